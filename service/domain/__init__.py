@@ -1,0 +1,1 @@
+"""What events mean. Pure: no clock, no randomness, no I/O, nothing async, nothing of storing."""

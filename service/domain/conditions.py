@@ -1,0 +1,112 @@
+"""``when``: JMESPath without functions, with the literals that people write.
+
+``count > 3 && status == "ok"`` becomes JMESPath's ``count > `3` && status == `"ok"` ``. True is what JMESPath
+says is true: false, null, "" and empty lists and objects are not, everything else is, 0 included.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import takewhile
+from typing import Any, ClassVar
+
+from jmespath.exceptions import JMESPathError, ParseError
+from jmespath.parser import Parser
+from jmespath.visitor import TreeInterpreter
+from msgspec import Struct
+
+from service.domain.failures import BadExpression
+from service.domain.literals import Rewritten, rewrite
+
+CHARS_MAX = 2_000
+
+# Nodes whose first child alone looks into the document; the others look into what that one finds.
+_NARROWING = {
+    "subexpression", "index_expression", "projection", "value_projection", "filter_projection", "flatten",
+    "pipe",
+}  # fmt: skip
+
+
+class Condition(Struct, frozen=True):
+    """A compiled ``when``; ``lookups`` are the names, from the root on, that it is known to look up."""
+
+    text: str
+    tree: dict[str, Any]
+    lookups: tuple[tuple[str, ...], ...] = ()
+
+    def holds(self, root: Mapping[str, Any]) -> bool:
+        """Say whether the condition is true; what is not there is null. Secrets cannot be seen."""
+        visible = {key: value for key, value in root.items() if key != "secrets"}
+        interpreter = _Interpreter()
+        return bool(interpreter._is_true(interpreter.visit(self.tree, visible)))  # noqa: SLF001  JMESPath's own rule
+
+
+def compile_condition(raw: object) -> Condition:
+    """Return the condition that ``raw`` is: text, bare or in one pair of braces, or true or false.
+
+    Raises BadExpression, also for a function call.
+    """
+    if isinstance(raw, bool):
+        return Condition(str(raw).lower(), {"type": "literal", "value": raw, "children": []})
+    if not isinstance(raw, str):
+        raise BadExpression("must be a condition: a string, true or false", 1)
+    if len(raw) > CHARS_MAX:
+        raise BadExpression(f"a condition has at most {CHARS_MAX} characters", CHARS_MAX + 1)
+    start, end = _inside(raw)
+    rewritten = rewrite(raw, start, end)
+    tree = _parse(rewritten)
+    return Condition(raw, tree, tuple(_lookups(tree)))
+
+
+def _inside(text: str) -> tuple[int, int]:
+    start = len(text) - len(text.lstrip())
+    end = len(text.rstrip())
+    if start >= end:
+        raise BadExpression("the condition is empty", 1)
+    if not text.startswith("{{", start):
+        return start, end
+    if not text.endswith("}}", start + 2, end):
+        raise BadExpression("braces go around the whole condition or nowhere", start + 1)
+    if (inner := text.find("}}", start, end - 2)) >= 0 and "{{" in text[inner:end]:
+        raise BadExpression("braces go around the whole condition, once", inner + 1)
+    return start + 2, end - 2
+
+
+def _parse(rewritten: Rewritten) -> dict[str, Any]:
+    try:
+        # Not jmespath.compile: it keeps every text in a cache, and `!a.b` would mean `(!a).b`.
+        tree: dict[str, Any] = _Parser()._parse(rewritten.text).parsed  # noqa: SLF001  parse() is the cache
+    except ParseError as error:
+        found = repr(error.token_value) if error.token_value else "the end"
+        column = rewritten.column(error.lex_position)
+        raise BadExpression(f"not a JMESPath expression: unexpected {found}", column) from None
+    except JMESPathError as error:
+        raise BadExpression(f"not a JMESPath expression: {error}", rewritten.column(0)) from None
+    return tree
+
+
+class _Parser(Parser):  # type: ignore[misc]  # jmespath has no types
+    # Looser than every look-up and tighter than every comparison, as users of `!` expect; the
+    # library's 45 binds it tighter than the dot.
+    BINDING_POWER: ClassVar = {**Parser.BINDING_POWER, "not": 8}
+
+
+class _Interpreter(TreeInterpreter):  # type: ignore[misc]  # jmespath has no types
+    def visit_comparator(self, node: dict[str, Any], value: Any) -> Any:
+        try:
+            return super().visit_comparator(node, value)
+        except TypeError:
+            return None  # a number against a text: null, as JMESPath says of whatever has no order
+
+
+def _lookups(node: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    children = node["children"]
+    match node["type"]:
+        case "field":
+            yield (node["value"],)
+        case "literal" | "slice":
+            return
+        case "subexpression" if children[0]["type"] in {"field", "current"}:
+            names = children if children[0]["type"] == "field" else children[1:]
+            yield tuple(each["value"] for each in takewhile(lambda each: each["type"] == "field", names))
+        case kind:
+            for each in children[:1] if kind in _NARROWING else children:
+                yield from _lookups(each)
