@@ -1,0 +1,119 @@
+"""The commit rule: when a commit fails, reopen the file and look before answering.
+
+A failed connection is never used again: after an fsync error the kernel may have dropped what it held.
+"""
+
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from service.errors import LogUnavailable
+from service.log.store import Append, Staged, Store
+
+RETRY_INTERVAL_S = 1.0  # between two attempts to reopen a store that fails
+
+
+class Resumed(NamedTuple):
+    """The store was reopened and holds more than was known: it ends here."""
+
+    position: int
+    last_of: Mapping[str, int]
+
+
+class Commits:
+    """Commits groups of appends; survives whatever the store does. For one thread."""
+
+    def __init__(self, path: Path, store: Store) -> None:
+        self.unavailable: str | None = None
+        self.resumed: Resumed | None = None
+        self._path = path
+        self._store: Store | None = store
+        self._position = store.position
+        self._retry_at = 0.0
+
+    def commit(self, appends: Sequence[Append]) -> list[Staged]:
+        """Commit what can be committed of ``appends`` together; return an answer for each, never raise."""
+        try:
+            store = self._store or self._reopen()
+            staged = store.stage(appends)
+        except Exception as error:  # noqa: BLE001  one group must not end the thread for all others
+            self._drop(error)
+            return _refused(appends, error, stored=False)
+        try:
+            store.commit()
+        except Exception as error:  # noqa: BLE001
+            self._drop(error)
+            stored = self._look_for(staged, error)
+            if not stored:
+                return _refused(appends, error, stored=stored)
+        self.unavailable = None
+        self._position += sum(len(append.events) for append in staged)
+        return staged
+
+    def checkpoint(self) -> None:
+        """Empty the WAL into the file."""
+        if self._store is not None:
+            try:
+                self._store.checkpoint()
+            except Exception as error:  # noqa: BLE001
+                self._drop(error)
+
+    def probe(self) -> None:
+        """Try whether a store that failed works again."""
+        try:
+            store = self._store or self._reopen()
+            store.settle()
+        except Exception as error:  # noqa: BLE001
+            self._drop(error)
+        else:
+            self.unavailable = None
+
+    def close(self) -> None:
+        """Release the file."""
+        if self._store is not None:
+            self._store.close()
+
+    def _look_for(self, staged: Sequence[Staged], error: Exception) -> bool | None:
+        if _is_full(error):
+            return False
+        appends = [append.events for append in staged if append.events]
+        try:
+            store = self._reopen(expecting=sum(map(len, appends)))
+            return bool(appends) and all(store.holds(events) for events in appends)
+        except Exception as again:  # noqa: BLE001
+            self._drop(again)
+            return None
+
+    def _reopen(self, *, expecting: int = 0) -> Store:
+        if time.monotonic() < self._retry_at:
+            raise LogUnavailable(self.unavailable or "the store failed")
+        self._retry_at = time.monotonic() + RETRY_INTERVAL_S
+        store = self._store = Store(self._path, create=False)
+        if store.position < self._position:
+            raise LogUnavailable(f"the file ends at {store.position}, before {self._position}")
+        if store.position not in {self._position, self._position + expecting}:
+            self._position = store.position
+            self.resumed = Resumed(store.position, store.last_of_types())
+        self._retry_at = 0.0
+        return store
+
+    def _drop(self, error: Exception) -> None:
+        self.unavailable = error.reason if isinstance(error, LogUnavailable) else str(error) or repr(error)
+        store, self._store = self._store, None
+        if store is not None:
+            try:
+                store.close()
+            except sqlite3.Error:
+                pass  # it is given up because it fails
+
+
+def _refused(appends: Sequence[Append], error: Exception, *, stored: bool | None) -> list[Staged]:
+    reason = error.reason if isinstance(error, LogUnavailable) else str(error) or repr(error)
+    return [Staged(LogUnavailable(reason, stored=stored), ()) for _ in appends]
+
+
+def _is_full(error: Exception) -> bool:
+    # A write that stopped short: the frame that makes a commit is written last, so it cannot be there.
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL

@@ -1,0 +1,129 @@
+"""The embedded Log: one SQLite file, a thread that writes it, and the tail from which most is read."""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from service.errors import LogUnavailable
+from service.log import Appended, NewEvent, Recorded
+from service.log.checks import check_append
+from service.log.reader import Reader
+from service.log.store import Append, Store, opened
+from service.log.tail import Tail
+from service.log.writer import Request, Told, Writer
+
+APPENDS_WAITING_MAX = 1_000  # handed to the writer and not answered; the next append waits
+
+Answer = asyncio.Future[Appended]
+
+
+class SqliteLog:
+    """Implements Log. Used from one event loop; the caller holds the lock of the path (lock.py)."""
+
+    def __init__(self, path: Path, store: Store) -> None:
+        self._reader = Reader(path)
+        self._tail = Tail(store.position, store.last_of_types())
+        self._room = asyncio.Semaphore(APPENDS_WAITING_MAX)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._requests: list[Request[Answer]] = []
+        self._writer: Writer[Answer] = Writer(path, store, self._tell)
+
+    @classmethod
+    def open(cls, path: Path) -> "SqliteLog":
+        """Open the log at ``path``, created or brought up to date if need be. Raises LogUnavailable."""
+        return cls(path, opened(path))
+
+    @property
+    def unavailable(self) -> str | None:
+        """Why nothing can be appended at present, None when all is well."""
+        return "the log is closed" if self._closed else self._writer.unavailable
+
+    async def append(self, stream: str, events: Sequence[NewEvent], *, expected_seq: int) -> Appended:
+        """Append with whatever else waits; a caller that is cancelled loses only the answer."""
+        append = Append(stream, events, expected_seq, check_append(events))
+        await self._room.acquire()
+        if self._closed:
+            self._room.release()
+            raise LogUnavailable("the log is closed")
+        self._loop = asyncio.get_running_loop()
+        answer: Answer = self._loop.create_future()
+        self._requests.append(Request(append, answer))
+        if len(self._requests) == 1:
+            self._loop.call_soon(self._hand_over)
+        return await answer
+
+    async def read(self, stream: str, *, after: int, limit: int) -> Sequence[Recorded]:
+        """Return a page from the tail, or from the disk (then of 1 MiB at most)."""
+        page = self._tail.read(stream, after=after, limit=limit)
+        if page is None:
+            page = self._reader.page(stream, after=after, limit=limit, upto=self._tail.position)
+        return page
+
+    async def read_all(
+        self, *, after: int, limit: int, types: Collection[str] | None = None
+    ) -> Sequence[Recorded]:
+        """Return a page from the tail, or from the disk (then of 1 MiB at most)."""
+        page = self._tail.read_all(after=after, limit=limit, types=types)
+        if page is None:
+            upto = self._tail.position
+            page = self._reader.page_all(after=after, limit=limit, types=types, upto=upto)
+        return page
+
+    async def wait(self, stream: str | None, *, after: int, types: Collection[str] | None = None) -> int:
+        """Sleep, or when there is something already, only let the others have a turn."""
+        if stream is None:
+            if self._tail.last_position(types) <= after:
+                await self._tail.sleepers.sleep_all(types)
+            else:
+                await asyncio.sleep(0)
+            return self._tail.position
+        if self._last_seq(stream) <= after:
+            await self._tail.sleepers.sleep(stream)
+        else:
+            await asyncio.sleep(0)
+        return self._last_seq(stream)
+
+    async def close(self) -> None:
+        """Store what has been handed in, answer it, and release the file."""
+        if not self._closed:
+            self._closed = True
+            self._hand_over()
+            await asyncio.to_thread(self._writer.close)
+            await asyncio.sleep(0)  # the last answers are on their way through the loop
+            self._reader.close()
+
+    def _last_seq(self, stream: str) -> int:
+        last_seq = self._tail.last_seq(stream)
+        if last_seq is None:
+            last_seq = self._reader.last_seq(stream, upto=self._tail.position)
+        return last_seq
+
+    def _hand_over(self) -> None:
+        # All that one turn of the loop has brought, at once: the thread would interrupt it at the first.
+        if self._requests:
+            self._writer.put(self._requests)
+            self._requests = []
+
+    def _tell(self, told: Told[Answer]) -> None:
+        # In the writer's thread. No loop, or one that has ended: nobody waits who could be told.
+        if self._loop is not None:
+            try:
+                self._loop.call_soon_threadsafe(self._take, told)
+            except RuntimeError:
+                self._loop = None
+
+    def _take(self, told: Told[Answer]) -> None:
+        if told.resumed is not None:
+            self._tail.reset(told.resumed.position, told.resumed.last_of)
+        for _, (_, events) in told.answers:
+            if events:
+                self._tail.push(events)
+        for answer, (result, _) in told.answers:
+            self._room.release()
+            if answer.done():
+                continue  # whoever waited has been cancelled; what was stored stays
+            if isinstance(result, Appended):
+                answer.set_result(result)
+            else:
+                answer.set_exception(result)

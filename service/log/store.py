@@ -1,0 +1,266 @@
+"""The log's file as its one writer sees it: a single connection that inserts, commits and checkpoints.
+
+SQLite before 3.51.3 can damage a WAL that two connections write or checkpoint at once: never open a second.
+"""
+
+import os
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+from zlib import crc32
+
+from sqlite_utils import Database
+
+from migrations.log import log as migrations
+from service.errors import Damaged, LogError, LogUnavailable, WrongExpectedSeq
+from service.log import Appended, NewEvent, Recorded, chain_next, chain_seed
+from service.log.checks import label, row_checksum
+
+HEADS_MAX = 20_000  # streams whose last seq and chain head are kept in memory, about 300 bytes each
+BUSY_TIMEOUT_S = 5.0  # how long a foreign connection may hold the file before an append fails
+UNPLACED_MAX = 4_000  # events that a stream's reader may have to search for its own
+UNPLACED_BYTES_MAX = 1024 * 1024
+ROWS_MAX = 512  # of one INSERT
+ROWS_STEP = 16  # so that there are few different statements, and all stay prepared
+WAL_BYTES_KEPT = 64 * 1024 * 1024
+
+HEAD = (
+    "SELECT id, last_seq, streams.chain, events.chain FROM streams"
+    " LEFT JOIN events ON position = last_position AND stream = id AND seq = last_seq WHERE name = ?"
+)
+
+PLACE = (
+    "INSERT INTO places SELECT stream, seq, position FROM events"
+    " WHERE position > (SELECT position FROM placed) ORDER BY stream, seq"
+)
+
+Row = tuple[int, int, int, int, int, bytes, bytes | None]
+
+
+class Head(NamedTuple):
+    """Where a stream ends. ``stream`` is its number in the file, ``label`` what its checksums name it by."""
+
+    stream: int
+    label: int
+    seq: int
+    chain: bytes
+
+
+class Append(NamedTuple):
+    """An append that is to be stored; ``size`` is its bytes of data."""
+
+    stream: str
+    events: Sequence[NewEvent]
+    expected_seq: int
+    size: int
+
+
+class Staged(NamedTuple):
+    """What to answer to an append once its transaction is over, and what it stored."""
+
+    answer: Appended | LogError
+    events: Sequence[Recorded]
+
+
+class Store:
+    """The write connection. After any error: close it and open another, which rolls back and settles."""
+
+    def __init__(self, path: Path, *, create: bool) -> None:
+        """Open the file and settle it. Raises sqlite3.Error, OSError, LogUnavailable."""
+        if create:
+            _create(path)
+        self._db = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=rw",
+            uri=True,
+            isolation_level=None,
+            timeout=BUSY_TIMEOUT_S,
+            check_same_thread=False,  # opened by the caller's thread, used by the writer's
+        )
+        try:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA wal_autocheckpoint = 0")
+            self._db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
+            _migrate(self._db)
+            self.settle()
+            self._load()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def settle(self) -> None:
+        """Make what the file shows certain: nothing of it can be lost, nothing else can reappear.
+
+        A commit that failed may have left frames in the WAL that only a recovery would see, and frames
+        that a failed fsync has dropped from the disk alone. The checkpoint writes afresh whatever is
+        visible, and the commit after it gives the WAL a new salt, which ends whatever is not.
+        """
+        busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise LogUnavailable("another process reads the log's file")
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        self._db.execute(f"PRAGMA user_version = {version}")
+
+    def last_of_types(self) -> dict[str, int]:
+        """Return the position of the last event of each type."""
+        query = "SELECT name, (SELECT max(position) FROM events WHERE type = types.id) FROM types"
+        return {name: position or 0 for name, position in self._db.execute(query).fetchall()}
+
+    # One transaction: stage, then commit or rollback
+
+    def stage(self, appends: Sequence[Append]) -> list[Staged]:
+        """Begin a transaction and insert every append whose expected seq holds."""
+        self._db.execute("BEGIN IMMEDIATE")
+        rows: list[Row] = []
+        staged = []
+        touched = {}
+        if self._unplaced > UNPLACED_MAX or self._unplaced_bytes > UNPLACED_BYTES_MAX:
+            self._place()
+        for stream, events, expected_seq, size in appends:
+            try:
+                head = self._head(stream)
+            except Damaged as damaged:
+                staged.append(Staged(damaged, ()))
+                continue
+            if head.seq != expected_seq:
+                staged.append(Staged(WrongExpectedSeq(stream, expected_seq, head.seq), ()))
+                continue
+            recorded = self._rows(stream, head, events, rows)
+            last = recorded[-1]
+            self._heads[stream] = Head(head.stream, head.label, last.seq, last.chain)
+            touched[stream] = (stream, head.stream, last.seq, last.position, last.chain)
+            self._unplaced += len(events)
+            self._unplaced_bytes += size
+            staged.append(Staged(Appended(last.seq, last.position, last.chain), recorded))
+        self._insert("INSERT INTO events VALUES ", rows)
+        self._insert(
+            "INSERT INTO streams (name, id, last_seq, last_position, chain) VALUES ",
+            list(touched.values()),
+            " ON CONFLICT (id) DO UPDATE SET last_seq = excluded.last_seq,"
+            " last_position = excluded.last_position, chain = excluded.chain",
+        )
+        return staged
+
+    def commit(self) -> None:
+        """Make what is staged durable."""
+        self._db.execute("COMMIT")
+        while len(self._heads) > HEADS_MAX:
+            self._heads.popitem(last=False)
+
+    def holds(self, events: Sequence[Recorded]) -> bool:
+        """Say whether exactly these events of one append are stored: the chain's head covers every byte."""
+        last = events[-1]
+        query = "SELECT chain FROM events WHERE position = ?"
+        return bool(self._db.execute(query, (last.position,)).fetchone() == (last.chain,))
+
+    def checkpoint(self) -> None:
+        """Move what the WAL holds into the file, as far as no reader stands in the way."""
+        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+    def close(self) -> None:
+        """Release the file; the last connection to close empties the WAL."""
+        self._db.close()
+
+    def _load(self) -> None:
+        self._heads: OrderedDict[str, Head] = OrderedDict()
+        types = self._db.execute("SELECT id, name FROM types").fetchall()
+        self._types = {name: (number, label(name)) for number, name in types}
+        self.position: int = self._one("SELECT coalesce(max(position), 0) FROM events")
+        self._streams: int = self._one("SELECT coalesce(max(id), 0) FROM streams")
+        self._unplaced: int = self.position - self._one("SELECT position FROM placed")
+        self._unplaced_bytes = 0
+
+    def _place(self) -> None:
+        self._db.execute(PLACE)
+        self._db.execute("UPDATE placed SET position = (SELECT max(position) FROM events)")
+        self._unplaced = self._unplaced_bytes = 0
+
+    def _insert(self, into: str, rows: Sequence[tuple[Any, ...]], otherwise: str = "") -> None:
+        # executemany gives up the GIL for each row; beside a busy loop it waits 5 ms to have it back.
+        done = 0
+        while done < len(rows):
+            left = len(rows) - done
+            count = left if left < ROWS_STEP else min(left // ROWS_STEP * ROWS_STEP, ROWS_MAX)
+            values = chain.from_iterable(rows[done : done + count])
+            self._db.execute(_insertion(into, len(rows[0]), count, otherwise), tuple(values))
+            done += count
+
+    def _rows(self, stream: str, head: Head, events: Sequence[NewEvent], rows: list[Row]) -> list[Recorded]:
+        number, name, seq, link = head
+        last = seq + len(events)
+        recorded = []
+        for event in events:
+            seq += 1
+            self.position += 1
+            crc = crc32(event.data)
+            link = chain_next(link, event.data)
+            type_, type_label = self._types.get(event.type) or self._add_type(event.type)
+            kept = link if seq == last else None
+            checksum = row_checksum(self.position, name, seq, type_label, crc, kept)
+            rows.append((self.position, number, seq, type_, checksum, event.data, kept))
+            recorded.append(Recorded(stream, seq, self.position, event.type, event.data, crc, kept or b""))
+        return recorded
+
+    def _head(self, stream: str) -> Head:
+        head = self._heads.get(stream)
+        if head is not None:
+            self._heads.move_to_end(stream)
+            return head
+        row = self._db.execute(HEAD, (stream,)).fetchone()
+        if row is None:
+            self._streams += 1
+            head = Head(self._streams, label(stream), -1, chain_seed(stream))
+        else:
+            head = Head(row[0], label(stream), row[1], row[2])
+            if row[3] != head.chain:
+                raise Damaged(stream, head.seq)
+        self._heads[stream] = head
+        return head
+
+    def _add_type(self, name: str) -> tuple[int, int]:
+        added = self._types[name] = len(self._types) + 1, label(name)
+        self._db.execute("INSERT INTO types VALUES (?, ?)", (added[0], name))
+        return added
+
+    def _one(self, query: str) -> int:
+        (value,) = self._db.execute(query).fetchone()
+        return int(value)
+
+
+@cache
+def _insertion(into: str, columns: int, rows: int, otherwise: str) -> str:
+    row = f"({', '.join('?' * columns)})"
+    return into + ", ".join([row] * rows) + otherwise
+
+
+def opened(path: Path) -> Store:
+    """Return the store at ``path``, created if need be. Raises LogUnavailable."""
+    try:
+        return Store(path, create=True)
+    except (OSError, sqlite3.Error, UnicodeDecodeError) as error:  # the last: a damaged text in a message
+        raise LogUnavailable(f"{path}: {error}") from error
+
+
+def _create(path: Path) -> None:
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        return
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    db = Database(connection)
+    known = {step.name for step in migrations.pending(Database(memory=True))}
+    newer = {step.name for step in migrations.applied(db)} - known
+    if newer:
+        raise LogUnavailable(f"the log was written by a newer version ({', '.join(sorted(newer))})")
+    migrations.apply(db)

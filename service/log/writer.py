@@ -1,0 +1,120 @@
+"""The one thread that writes: it commits whatever is waiting as a group, then tells the loop."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Generic, NamedTuple, TypeVar
+
+from service.log.commit import RETRY_INTERVAL_S, Commits, Resumed
+from service.log.store import Append, Staged, Store
+
+GROUP_EVENTS_MAX = 1_000  # of one commit, which everything behind it waits for
+GROUP_BYTES_MAX = 1024 * 1024
+SMALL_EVENTS = 16  # an append of no more goes before larger ones
+WAL_BYTES_MAX = 8 * 1024 * 1024  # estimated; then it is emptied into the file, and commits wait
+COMMIT_BYTES = 24 * 1024  # the pages that even the smallest commit writes
+ROW_BYTES = 60  # of an event beside its data
+SWITCH_INTERVAL_S = 0.0005  # Python's 5 ms, waited at each of a commit's steps, is 30 ms beside a busy loop
+
+Ticket = TypeVar("Ticket")
+
+
+class Request(NamedTuple, Generic[Ticket]):
+    """An append that waits. ``ticket`` is the caller's own and comes back with the answer."""
+
+    append: Append
+    ticket: Ticket
+
+
+class Told(NamedTuple, Generic[Ticket]):
+    """What a group came to. ``resumed`` comes before the answers in the order of things."""
+
+    resumed: Resumed | None
+    answers: list[tuple[Ticket, Staged]]
+
+
+class Writer(Generic[Ticket]):
+    """Commits requests in groups and calls ``tell``, in its thread, after each."""
+
+    def __init__(self, path: Path, store: Store, tell: Callable[[Told[Ticket]], None]) -> None:
+        self._commits = Commits(path, store)
+        self._tell = tell
+        self._wal_bytes = 0
+        self._queue: SimpleQueue[list[Request[Ticket]] | None] = SimpleQueue()
+        self._waiting: list[Request[Ticket]] = []
+        self._closing = False
+        self._thread = Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread.start()
+
+    @property
+    def unavailable(self) -> str | None:
+        """Why the store cannot be written, None when it can."""
+        return self._commits.unavailable
+
+    def put(self, requests: list[Request[Ticket]]) -> None:
+        """Queue appends; their answers arrive through ``tell``."""
+        self._queue.put(requests)
+
+    def close(self) -> None:
+        """Commit what is queued, then end the thread and release the file. Blocks; no ``put`` may follow."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        sys.setswitchinterval(SWITCH_INTERVAL_S)  # of the whole process, for as long as it lasts
+        while not self._closing or self._waiting:
+            self._collect()
+            group = self._next_group()
+            if group:
+                staged = self._commits.commit([request.append for request in group])
+                self._report([(request.ticket, done) for request, done in zip(group, staged, strict=True)])
+                self._keep_wal_short(group)
+            elif self._commits.unavailable:
+                self._commits.probe()
+                self._report([])
+        self._commits.close()
+
+    def _collect(self) -> None:
+        if not self._waiting:
+            try:
+                self._admit(self._queue.get(timeout=RETRY_INTERVAL_S if self.unavailable else None))
+            except Empty:
+                return
+        while not self._queue.empty():
+            self._admit(self._queue.get())
+
+    def _admit(self, requests: list[Request[Ticket]] | None) -> None:
+        if requests is None:
+            self._closing = True
+        else:
+            self._waiting += requests
+
+    def _next_group(self) -> list[Request[Ticket]]:
+        # The oldest, so that none waits for ever; then the small ones, which large ones must not hold up.
+        waiting = self._waiting
+        order = sorted(
+            range(len(waiting)), key=lambda n: n > 0 and len(waiting[n].append.events) > SMALL_EVENTS
+        )
+        events = size = count = 0
+        for n in order:
+            events += len(waiting[n].append.events)
+            size += waiting[n].append.size
+            if count and (events > GROUP_EVENTS_MAX or size > GROUP_BYTES_MAX):
+                break
+            count += 1
+        self._waiting = [waiting[n] for n in sorted(order[count:])]
+        return [waiting[n] for n in order[:count]]
+
+    def _report(self, answers: list[tuple[Ticket, Staged]]) -> None:
+        resumed, self._commits.resumed = self._commits.resumed, None
+        if resumed or answers:
+            self._tell(Told(resumed, answers))
+
+    def _keep_wal_short(self, group: list[Request[Ticket]]) -> None:
+        sizes = [request.append.size + ROW_BYTES * len(request.append.events) for request in group]
+        self._wal_bytes += COMMIT_BYTES + sum(sizes)
+        if self._wal_bytes > WAL_BYTES_MAX:
+            self._commits.checkpoint()
+            self._wal_bytes = 0

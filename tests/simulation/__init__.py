@@ -1,0 +1,1 @@
+"""Seeded runs of the log on a virtual clock: a seed is a whole history, and it comes back exactly."""
