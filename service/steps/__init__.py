@@ -1,0 +1,65 @@
+"""Step types: each knows one part of the outside world, and nothing of runs, events or the log.
+
+Another type is one more file with a ``Step`` and a line in ``registry.py``.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+from msgspec import Struct
+
+from service.domain.events import Error, Level
+from service.errors import Fault
+
+Emit = Callable[[Level, Sequence[str]], Awaitable[None]]
+
+
+class Attempt(Struct, frozen=True):
+    """One try of one step: what to do, and where its lines go.
+
+    ``config`` is rendered: no templates are left in it. ``emit(level, lines)`` records lines in order and
+    waits while the run cannot take more, so a step that reads a pipe must stop reading until it returns.
+    ``idempotency_key`` is the same for every attempt of the step. ``elapsed_ms``: since the step's first
+    attempt began. The engine enforces the step's timeout by cancelling ``run``.
+    """
+
+    config: Mapping[str, Any]
+    number: int
+    idempotency_key: str
+    elapsed_ms: int
+    emit: Emit
+
+
+class Outcome(Struct, frozen=True):
+    """How an attempt ended: an expected end is a value, never an exception.
+
+    ``document`` is what ``output`` mapping looks into, and what ``steps.<id>.output`` shows afterwards;
+    ``recorded`` replaces it in the event when the document is too large to be kept (None: the same).
+    """
+
+    status: Literal["success", "failed", "timeout"]
+    document: dict[str, Any]
+    recorded: dict[str, Any] | None = None
+    error: Error | None = None
+
+
+class Step(Protocol):
+    """A step type."""
+
+    type: str
+    holds_slot: bool  # False: an attempt only waits and does not count against the parallel bounds
+
+    def check(self, config: Mapping[str, Any], pointer: str) -> list[Fault]:
+        """Return every fault of an unrendered ``config``; strings that hold a template pass as values."""
+        ...
+
+    def repeatable(self, config: Mapping[str, Any]) -> bool:
+        """Say whether an interrupted attempt may be repeated without being asked to (GET, a wait)."""
+        ...
+
+    async def run(self, attempt: Attempt) -> Outcome:
+        """Perform the attempt. When cancelled, leave nothing of it running and let the cancellation through.
+
+        Raises only for what is a fault of ours.
+        """
+        ...
