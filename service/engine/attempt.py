@@ -1,0 +1,75 @@
+"""One attempt of a step: render its config, perform it within its timeout, report how it ended."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import structlog
+
+from service.domain.decide import Ended
+from service.domain.definition import StepSpec
+from service.domain.events import Error, Level
+from service.domain.expressions import ExpressionFailed
+from service.engine.secrets import Masking
+from service.steps import Attempt, Outcome, Step
+
+Say = Callable[[Level, Sequence[str]], Awaitable[None]]
+
+diagnostics = structlog.get_logger("tailrace.engine")
+
+
+async def perform(
+    step: Step,
+    spec: StepSpec,
+    root: Mapping[str, Any],
+    masking: Masking,
+    *,
+    number: int,
+    run_id: str,
+    elapsed_ms: int,
+    say: Say,
+) -> Ended:
+    """Return how the attempt ended; only a cancellation comes through as an exception.
+
+    ``root`` is what the config's templates look into, secrets included.
+    """
+
+    async def say_masked(level: Level, lines: Sequence[str]) -> None:
+        await say(level, [masking.mask(line) for line in lines] if masking.values else lines)
+
+    try:
+        config = spec.config.render(root)
+    except ExpressionFailed as failure:
+        return _failed(failure.code, str(failure))
+    attempt = Attempt(config, number, f"{run_id}/{spec.id}", elapsed_ms, say_masked)
+    timeout_s = None if spec.timeout_ms is None else spec.timeout_ms / 1000
+    limit = asyncio.timeout(timeout_s)
+    try:
+        async with limit:
+            outcome = await step.run(attempt)
+    except TimeoutError as error:
+        if limit.expired():
+            return _failed("timeout", f"Not done within {timeout_s:g} s.", status_timeout=True)
+        return _fault_of_ours(error, run_id, spec)
+    except Exception as error:  # noqa: BLE001  a step type's fault fails its step, never the run's loop
+        return _fault_of_ours(error, run_id, spec)
+    return _ended(outcome, masking)
+
+
+def _ended(outcome: Outcome, masking: Masking) -> Ended:
+    recorded = outcome.document if outcome.recorded is None else outcome.recorded
+    try:
+        if masking.holds([outcome.document, recorded]):
+            return _failed("secret_in_output", "The result holds a declared secret and was not recorded.")
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return _failed("output_unencodable", "The result has no JSON form.")
+    return Ended(outcome.status, outcome.document, recorded, masking.mask_error(outcome.error))
+
+
+def _failed(code: str, message: str, *, status_timeout: bool = False) -> Ended:
+    return Ended("timeout" if status_timeout else "failed", {}, {}, Error(code, message))
+
+
+def _fault_of_ours(error: Exception, run_id: str, spec: StepSpec) -> Ended:
+    diagnostics.error("step type raised", run_id=run_id, step_id=spec.id, type=spec.type, exc_info=error)
+    return _failed("internal_error", f"The step type {spec.type} failed: {type(error).__name__}.")

@@ -1,0 +1,161 @@
+"""Which runs are alive: finds runs and wishes by following the log, and carries runs within bounds."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import structlog
+from msgspec import UnsetType
+
+from service.domain.events import CancelRequested, RunStart, decode_event
+from service.engine.inbox import CancelWished
+from service.engine.places import Places
+from service.engine.runner import Runner, Surroundings
+from service.errors import Damaged, InvalidInput, LogUnavailable
+from service.log import Log, Recorded
+from service.log.follow import follow_all
+from service.repository import Repository
+from service.steps import Step
+
+FOLLOWED = (RunStart.type, CancelRequested.type)
+RETRY_S = 1.0
+
+diagnostics = structlog.get_logger("tailrace.engine")
+
+
+class Supervisor:
+    """Carries every unfinished run. At most ``runs_max`` are alive; later ones wait in the order of arrival.
+
+    ``unfinished`` are the runs without a seal as of ``position`` in the log; what comes after it is found by
+    following.
+    """
+
+    def __init__(
+        self,
+        *,
+        log: Log,
+        repository: Repository,
+        steps: Mapping[str, Step],
+        unfinished: Sequence[str],
+        position: int,
+        runs_max: int,
+        parallel_steps_max: int,
+        parallel_steps_per_run_max: int,
+        events_per_run_max: int,
+        env: Mapping[str, str],
+        secrets: Mapping[str, str],
+    ) -> None:
+        self._log = log
+        self._position = position
+        self._runs_max = runs_max
+        self._waiting = dict.fromkeys(unfinished)
+        self._alive: dict[str, Runner | None] = {}  # None while the run is being loaded
+        self._draining = False
+        self._none_alive = asyncio.Event()
+        self._around = Surroundings(
+            repository, steps, Places(parallel_steps_max), env, secrets,
+            parallel_steps_per_run_max, events_per_run_max,
+        )  # fmt: skip
+
+    @property
+    def alive(self) -> int:
+        """How many runs are being carried."""
+        return len(self._alive)
+
+    async def run(self) -> None:
+        """Follow the log and carry runs until cancelled; then attempts stop and stay open in the log."""
+        async with asyncio.TaskGroup() as group:
+            self._fill(group)
+            while True:
+                try:
+                    await self._follow(group)
+                except LogUnavailable as error:
+                    diagnostics.warning("log not read, trying again", reason=error.reason)
+                    await asyncio.sleep(RETRY_S)
+                except Damaged as error:
+                    self._pass_over(error)
+
+    async def _follow(self, group: asyncio.TaskGroup) -> None:
+        async for page in follow_all(self._log, after=self._position, types=FOLLOWED):
+            for recorded in page:
+                self._heed(group, recorded)
+            self._position = page[-1].position
+            self._fill(group)
+
+    def _pass_over(self, damaged: Damaged) -> None:
+        """Go on behind an event that cannot be read: one run's damage stays that run's."""
+        diagnostics.error("event left out", stream=damaged.stream, seq=damaged.seq)
+        assert damaged.position is not None
+        self._position = damaged.position
+
+    async def drain(self, timeout_s: float) -> None:
+        """Begin nothing more, and return once no attempt is running, or after ``timeout_s``."""
+        self._draining = True
+        for runner in self._alive.values():
+            if runner is not None:
+                runner.drain()
+        self._none_alive.clear()
+        if not self._alive:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._none_alive.wait()
+        except TimeoutError:
+            diagnostics.warning("runs are left for the next start", runs=len(self._alive))
+
+    def _heed(self, group: asyncio.TaskGroup, recorded: Recorded) -> None:
+        run_id = recorded.stream.partition("/")[2]
+        if recorded.type == RunStart.type:
+            self._waiting[run_id] = None
+        elif runner := self._alive.get(run_id):
+            wish = decode_event(recorded.data).payload
+            assert isinstance(wish, CancelRequested)
+            runner.inbox.post(_wished(wish, recorded.seq))
+        elif run_id in self._waiting and not self._draining:
+            self._begin(group, run_id)  # it is only going to end: no need to wait for its turn
+
+    def _fill(self, group: asyncio.TaskGroup) -> None:
+        while self._waiting and len(self._alive) < self._runs_max and not self._draining:
+            self._begin(group, next(iter(self._waiting)))
+
+    def _begin(self, group: asyncio.TaskGroup, run_id: str) -> None:
+        del self._waiting[run_id]
+        self._alive[run_id] = None
+        group.create_task(self._carry(group, run_id))
+
+    async def _carry(self, group: asyncio.TaskGroup, run_id: str) -> None:
+        try:
+            runner = await self._load(run_id)
+            if runner is not None:
+                await runner.carry()
+        except (Damaged, InvalidInput) as error:
+            diagnostics.error("run cannot be taken up", run_id=run_id, reason=str(error))
+        finally:
+            del self._alive[run_id]
+            if not self._alive:
+                self._none_alive.set()
+        self._fill(group)
+
+    async def _load(self, run_id: str) -> Runner | None:
+        """Return the run's runner, with the wish that may wait for it; None if the run is over."""
+        repository = self._around.repository
+        while True:
+            try:
+                run = await repository.load_run(run_id)
+                if run is None:
+                    return None
+                # From here on new wishes reach the runner; what came before is in the log.
+                runner = self._alive[run_id] = Runner(run, self._around)
+                pending = await repository.pending_cancel(run_id)
+            except LogUnavailable as error:
+                diagnostics.warning("run not loaded, trying again", run_id=run_id, reason=error.reason)
+                await asyncio.sleep(RETRY_S)
+                continue
+            if pending is not None:
+                runner.inbox.post(_wished(pending[1], pending[0]))
+            if self._draining:
+                runner.drain()
+            return runner
+
+
+def _wished(wish: CancelRequested, seq: int) -> CancelWished:
+    return CancelWished(wish.by, None if isinstance(wish.reason, UnsetType) else wish.reason, seq)
