@@ -1,0 +1,20 @@
+"""What the lists and details of the API are read from: tables made from the log, and made again at will.
+
+Follows the log like anyone else. Losing the views file loses nothing but the time to fill it.
+"""
+
+from service.projection.projections import Projections, Unfinished
+from service.projection.reads import RunCursor, RunDetail, RunFilter, RunSummary, StepRow, VariableRow
+from service.projection.workflows import WorkflowSummary
+
+__all__ = [
+    "Projections",
+    "RunCursor",
+    "RunDetail",
+    "RunFilter",
+    "RunSummary",
+    "StepRow",
+    "Unfinished",
+    "VariableRow",
+    "WorkflowSummary",
+]
