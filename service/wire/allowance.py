@@ -1,0 +1,25 @@
+"""How much a client may say to a stream that does not listen."""
+
+from collections.abc import Callable
+
+CLIENT_FRAME_BYTES_MAX = 4 * 1024
+CLIENT_FRAMES_MAX = 256  # per window, control frames included
+WINDOW_S = 10.0
+
+
+class Allowance:
+    """Counts a client's frames over a window; ``now`` is a monotonic clock in seconds."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._window_began_at = now()
+        self._frames = 0
+
+    def spend(self) -> bool:
+        """Count one frame and tell whether the client is still within its allowance."""
+        now = self._now()
+        if now - self._window_began_at >= WINDOW_S:
+            self._window_began_at = now
+            self._frames = 0
+        self._frames += 1
+        return self._frames <= CLIENT_FRAMES_MAX

@@ -1,0 +1,70 @@
+"""Framing of stored events, many at once; the bytes between the headers are never looked at.
+
+A server's text frame (RFC 6455 §5.2) is unmasked: a header of 2, 4 or 10 bytes, then the event.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from service.log import Recorded
+
+JOINED_BYTES_MAX = 48 * 1024  # of one write; a larger frame stands alone
+
+_FIN_TEXT = b"\x81"
+_SHORT_MAX = 125
+_MEDIUM_MAX = 0xFFFF
+
+
+def text_header(length: int) -> bytes:
+    """Return the header of an unmasked, unfragmented text frame whose payload has ``length`` bytes."""
+    if length <= _SHORT_MAX:
+        return _FIN_TEXT + length.to_bytes(1, "big")
+    if length <= _MEDIUM_MAX:
+        return _FIN_TEXT + b"\x7e" + length.to_bytes(2, "big")
+    return _FIN_TEXT + b"\x7f" + length.to_bytes(8, "big")
+
+
+_HEADERS = [text_header(length) for length in range(4096)]  # nearly every event: a look-up, not arithmetic
+
+
+def text_frame(data: bytes) -> bytes:
+    """Return ``data`` as one WebSocket text frame."""
+    length = len(data)
+    return (_HEADERS[length] if length < len(_HEADERS) else text_header(length)) + data
+
+
+def server_sent_event(event: Recorded) -> bytes:
+    """Return ``event`` as an unnamed server-sent event with its seq as the id.
+
+    Its JSON must hold no line break, as every encoded event does.
+    """
+    return b"id: %d\ndata: %b\n\n" % (event.seq, event.data)
+
+
+def text_frames(events: Sequence[Recorded]) -> Iterator[tuple[bytes, int]]:
+    """Yield the events' text frames joined, each with the seq of its last event."""
+    return _joined(events, (text_frame(event.data) for event in events))
+
+
+def server_sent_events(events: Sequence[Recorded]) -> Iterator[tuple[bytes, int]]:
+    """Yield the server-sent events joined, each with the seq of its last event."""
+    return _joined(events, map(server_sent_event, events))
+
+
+def lines(events: Sequence[Recorded]) -> Iterator[tuple[bytes, int]]:
+    """Yield the events joined, each with a line break behind it, each text with the seq of its last event."""
+    return _joined(events, (event.data + b"\n" for event in events))
+
+
+def _joined(events: Sequence[Recorded], frames: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
+    parts: list[bytes] = []
+    size = 0
+    last = -1
+    for event, frame in zip(events, frames, strict=True):
+        if parts and size + len(frame) > JOINED_BYTES_MAX:
+            yield b"".join(parts), last
+            parts, size = [], 0
+        parts.append(frame)
+        size += len(frame)
+        last = event.seq
+    if parts:
+        yield b"".join(parts), last

@@ -1,0 +1,178 @@
+"""uvicorn's HTTP protocol with our limits: a request has a deadline and a size, a stuck reader an end."""
+
+# ruff: noqa: D102  most methods are uvicorn's or asyncio's own, with their meaning
+
+import asyncio
+from http import HTTPStatus
+from typing import Any, cast
+
+import msgspec
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from service.wire.outgoing import CHECKS_PER_TIMEOUT, EXTENSION, Outgoing
+
+HEADER_BYTES_MAX = 32 * 1024  # request line and headers
+HEADER_TIMEOUT_S = 10.0  # from the connection, or the request's first byte, to the end of its headers
+REQUEST_TIMEOUT_S = 60.0  # to the end of its body
+PIPELINED_REQUESTS_MAX = 16
+CLOSE_TIMEOUT_S = 5.0  # a client that takes nothing for so long after the end is cut off
+CHECK_INTERVAL_MAX_S = 2.5
+
+
+class RequestTooLargeError(Exception):
+    """The request line and the headers are over ``HEADER_BYTES_MAX``."""
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """Drops who never finishes a request (408), sends too much of one (431) or never reads its answer."""
+
+    header_timeout_s = HEADER_TIMEOUT_S
+    request_timeout_s = REQUEST_TIMEOUT_S
+    close_timeout_s = CLOSE_TIMEOUT_S
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.outgoing: Outgoing = cast(Outgoing, None)
+        self._fed_bytes = 0
+        self._header_bytes = 0
+        self._in_headers = True
+        self._in_request = True  # the first request is due from the connection on
+        self._began_at = self.loop.time()
+        self._ending_since: float | None = None
+        self._answering: RequestResponseCycle | None = None
+        self._refusal = HTTPStatus.BAD_REQUEST
+        self._check_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.outgoing = Outgoing(transport, self.loop.time)
+        self._check_later()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_checking()
+        super().connection_lost(exc)
+        # uvicorn tells the request that came last, not the one that is being answered before it.
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def handle_websocket_upgrade(self) -> None:
+        self._stop_checking()
+        super().handle_websocket_upgrade()
+
+    # The request
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        if not self._in_request:
+            self._request_began()
+        self._fed_bytes += len(data)
+        super().data_received(data)
+        # The parser reports a header once it is whole: one that never ends shows only here.
+        if self._in_headers and self._fed_bytes > HEADER_BYTES_MAX and not self.transport.is_closing():
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def on_message_begin(self) -> None:
+        if not self._in_request:
+            self._request_began()
+        super().on_message_begin()
+        self.scope["extensions"] = {EXTENSION: self.outgoing}  # type: ignore[dict-item]
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_headers = False
+        if len(self.pipeline) >= PIPELINED_REQUESTS_MAX:
+            raise RequestTooLargeError
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_request = False
+        super().on_message_complete()
+
+    def _request_began(self) -> None:
+        self._in_request = self._in_headers = True
+        self._fed_bytes = self._header_bytes = 0
+        self._began_at = self.loop.time()
+
+    def _count(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > HEADER_BYTES_MAX:
+            self._refusal = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            raise RequestTooLargeError  # the parser turns it into an HttpParserError: send_400_response
+
+    # Refusals
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(self._refusal, msg)
+
+    def _refuse(self, status: HTTPStatus, detail: str = "") -> None:
+        """Answer a request that has no application yet, unless that would land inside another answer."""
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            self.outgoing.cut_off()
+            return
+        problem = {"type": "about:blank", "title": status.phrase, "status": status.value}
+        body = msgspec.json.encode(problem | ({"detail": detail} if detail else {}))
+        head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        self.transport.write(STATUS_LINE[status] + head % len(body) + body)
+        self.transport.close()
+
+    # Deadlines
+
+    def _check_later(self) -> None:
+        shortest = min(self.header_timeout_s, self.close_timeout_s, self.outgoing.stall_timeout_s)
+        delay = min(CHECK_INTERVAL_MAX_S, shortest / CHECKS_PER_TIMEOUT)
+        self._check_timer = self.loop.call_later(delay, self._check)
+
+    def _stop_checking(self) -> None:
+        if self._check_timer is not None:
+            self._check_timer.cancel()
+
+    def _check(self) -> None:
+        now = self.loop.time()
+        moved_at = self.outgoing.moved_at()
+        if self.transport.is_closing():
+            self._ending_since = self._ending_since or now
+            if now - max(self._ending_since, moved_at) >= self.close_timeout_s:
+                self.outgoing.cut_off()
+        elif now - moved_at >= self.outgoing.stall_timeout_s:
+            self.outgoing.cut_off()
+        elif self._in_request and now - self._began_at >= self._allowed_s():
+            self._expire()
+        self._check_later()
+
+    def _allowed_s(self) -> float:
+        return self.header_timeout_s if self._in_headers else self.request_timeout_s
+
+    def _expire(self) -> None:
+        if self._fed_bytes == 0:
+            self.transport.close()  # connected, and never asked for anything
+        else:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+
+    def shutdown(self) -> None:
+        """Finish answers under way; a request that has not arrived in full is not waited for."""
+        if self._in_request:
+            self.transport.close()
+        else:
+            super().shutdown()

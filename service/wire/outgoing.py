@@ -1,0 +1,88 @@
+"""What is on its way to one client: how much it may be, and whether the client takes it.
+
+Knows sockets and clocks, nothing of HTTP, frames or events.
+"""
+
+import asyncio
+import fcntl
+import socket
+import struct
+import termios
+from collections.abc import Callable
+
+# Together with what one write may add they keep a client's bytes in flight under 256 KiB: the kernel
+# doubles SO_SNDBUF for its own book-keeping and overshoots it by up to one segment.
+KERNEL_BYTES = 48 * 1024
+HIGH_WATER_BYTES = 48 * 1024
+PIECE_BYTES_MAX = 48 * 1024
+
+EXTENSION = "tailrace.outgoing"  # in scope["extensions"] of our protocols; the value is an Outgoing
+STALL_TIMEOUT_S = 60.0
+CHECKS_PER_TIMEOUT = 8  # how finely a timeout is watched: it fires at most an eighth late
+
+_TCP_INFO_BYTES = 256
+_BYTES_ACKED_AT = 120  # of struct tcp_info: a u64 that only grows
+
+
+class Outgoing:
+    """Bounds what is in flight on ``transport`` and tells whether its reader takes anything.
+
+    ``now`` is a monotonic clock in seconds. ``stall_timeout_s`` and ``stall_reason`` belong to whoever
+    answers on this connection: how long a reader may take nothing at all, and what to tell it then.
+    """
+
+    def __init__(self, transport: asyncio.Transport, now: Callable[[], float]) -> None:
+        self.transport = transport
+        self.stall_timeout_s = STALL_TIMEOUT_S
+        self.stall_reason: Callable[[], str] = lambda: "no progress"
+        self._now = now
+        self._socket: socket.socket | None = transport.get_extra_info("socket")
+        self._taken = -1
+        self._moved_at = now()
+        transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        if self._socket is not None:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
+
+    def unsent(self) -> int:
+        """Return the bytes that were written and that the client's side has not acknowledged."""
+        return self.transport.get_write_buffer_size() + self._kernel_unsent()
+
+    def moved_at(self) -> float:
+        """Return when the client last took something, or now when nothing waits for it.
+
+        A change is noticed when it is asked for: ask every few seconds.
+        """
+        taken = self._acknowledged()
+        unsent = self.unsent()
+        if taken is None:
+            taken = -unsent  # no TCP_INFO here: any change of the backlog is progress
+        if unsent == 0 or taken != self._taken:
+            self._moved_at = self._now()
+        self._taken = taken
+        return self._moved_at
+
+    def cut_off(self) -> None:
+        """Drop the connection and, with a reset, what the kernel still holds for it."""
+        if self._socket is not None and self._socket.fileno() >= 0:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
+    def _kernel_unsent(self) -> int:
+        if self._socket is None or self._socket.fileno() < 0:
+            return 0
+        try:
+            (count,) = struct.unpack("i", fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, b"\0" * 4))
+        except OSError:
+            return 0
+        return int(count)
+
+    def _acknowledged(self) -> int | None:
+        if self._socket is None or self._socket.fileno() < 0:
+            return None
+        try:
+            info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        except OSError:
+            return None
+        if len(info) < _BYTES_ACKED_AT + 8:
+            return None
+        return int(struct.unpack_from("=Q", info, _BYTES_ACKED_AT)[0])

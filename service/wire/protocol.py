@@ -1,0 +1,243 @@
+"""uvicorn's WebSocket protocol with our limits: bounded bytes in flight, liveness, an end to every close.
+
+It leans on the inside of ``WebSocketsSansIOProtocol`` (uvicorn is pinned; tests/wire/test_uvicorn.py guards
+the names): what uvicorn lacks is a write of ready frames, and giving up on a client that takes nothing.
+"""
+
+# ruff: noqa: D102  most methods are uvicorn's or asyncio's own, with their meaning
+
+import asyncio
+from typing import Any, cast
+
+from uvicorn.config import Config
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
+from websockets.exceptions import InvalidState
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+
+from service.wire.allowance import CLIENT_FRAME_BYTES_MAX, Allowance
+from service.wire.http_protocol import HttpProtocol
+from service.wire.outgoing import CHECKS_PER_TIMEOUT, EXTENSION, PIECE_BYTES_MAX, Outgoing
+
+__all__ = ["EXTENSION", "HttpProtocol", "StreamProtocol"]
+
+CLOSE_TIMEOUT_S = 5.0  # a client that takes nothing for so long after a close is cut off
+CHECK_INTERVAL_MAX_S = 5.0
+FEED_BYTES_MAX = 4 * 1024  # parsed at once: tiny frames are dear, and a flood is noticed between two feeds
+
+
+class StreamProtocol(WebSocketsSansIOProtocol):
+    """Sends ``{"type": "websocket.send", "preframed": bytes}`` as it is, besides the usual messages.
+
+    What a client sends is dropped here, so its application only ever receives connect and disconnect.
+    """
+
+    close_timeout_s = CLOSE_TIMEOUT_S
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        # No extensions: a compressed frame could not be joined with stored bytes.
+        self.conn = ServerProtocol(max_size=CLIENT_FRAME_BYTES_MAX, logger=self.logger)
+        self.outgoing: Outgoing = cast(Outgoing, None)
+        self._allowance = Allowance(self.loop.time)
+        self._rest = memoryview(b"")  # of a frame too large for one write; nothing may come in between
+        self._pinged_at = 0.0
+        self._pong_owed_since: float | None = None
+        self._ending_since: float | None = None
+        self._check_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.outgoing = Outgoing(self.transport, self.loop.time)
+        self._check_later()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_checking()
+        super().connection_lost(exc)
+
+    # What the client sends
+
+    def data_received(self, data: bytes) -> None:
+        self._pong_owed_since = None  # whatever arrives proves that somebody is there
+        for start in range(0, len(data), FEED_BYTES_MAX):
+            if self.conn.parser_exc is not None:
+                return
+            super().data_received(data[start : start + FEED_BYTES_MAX])
+        if self.conn.handshake_exc is not None and not self.handshake_complete:
+            self._refuse_handshake()
+
+    def handle_events(self) -> None:
+        for event in self.conn.events_received():
+            if isinstance(event, Request):
+                self.handle_connect(event)
+            elif isinstance(event, Frame):
+                self._handle_frame(event)
+
+    def _handle_frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.CLOSE:
+            self._finish_frame()
+            self.handle_close(frame)
+        elif self.close_sent:
+            return
+        elif not self._allowance.spend():
+            self._close(1008, "too many frames; this stream does not listen")
+        elif frame.opcode is Opcode.PING and not self._rest:
+            self.handle_ping()  # within a large frame the PONG waits in the connection's own buffer
+        elif frame.opcode in {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}:
+            self._drop(frame)
+
+    def _drop(self, frame: Frame) -> None:
+        if frame.opcode is not Opcode.CONT:
+            self.curr_msg_data_type = "text" if frame.opcode is Opcode.TEXT else "bytes"
+            self.frames = []
+        self.frames.append(bytes(frame.data))
+        if frame.fin and self.curr_msg_data_type == "text":
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self._close(1007, "text that is not UTF-8")
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if not self.close_sent:
+            extensions = cast(dict[str, Any], self.scope["extensions"])
+            extensions[EXTENSION] = self.outgoing
+
+    def handle_parser_exception(self) -> None:
+        """Tell the client why (1002, 1007, 1009) and leave it time to read that."""
+        close = self.conn.close_sent
+        self._finish_frame()
+        self._flush()
+        if close is not None:
+            self._ended(int(close.code), close.reason)
+        else:
+            self.transport.close()
+
+    def _refuse_handshake(self) -> None:
+        self.handshake_complete = self.close_sent = True
+        self._flush()
+        self.transport.close()
+
+    # What the application sends
+
+    async def send(self, message: Any) -> None:
+        if "preframed" in message:
+            await self._send_frames(message["preframed"])
+        elif message["type"] == "websocket.close" and self.handshake_complete:
+            self._close(message.get("code", 1000), message.get("reason") or "")
+        else:
+            await super().send(message)
+            if self.initial_response is not None and self.close_sent:
+                self.handshake_complete = True  # refused: an answer like any other, not an error to report
+
+    async def _send_frames(self, frames: bytes) -> None:
+        self._rest = memoryview(frames)
+        while self._rest:
+            await self.writable.wait()
+            if self.disconnected or self.close_sent or self.transport.is_closing():
+                raise ClientDisconnected
+            piece, self._rest = self._rest[:PIECE_BYTES_MAX], self._rest[PIECE_BYTES_MAX:]
+            self.transport.write(piece)
+        self._flush()
+
+    def _finish_frame(self) -> None:
+        """Write what is left of a large frame, so that a control frame may follow it."""
+        self.transport.write(self._rest)
+        self._rest = memoryview(b"")
+
+    def _flush(self) -> None:
+        if output := b"".join(self.conn.data_to_send()):
+            self.transport.write(output)
+
+    # Liveness
+
+    def start_keepalive(self) -> None:
+        self._pinged_at = self.loop.time()
+
+    def _check_later(self) -> None:
+        timeouts = (self.ping_interval, self.ping_timeout, self.outgoing.stall_timeout_s)
+        shortest = min(timeout for timeout in timeouts if timeout)
+        if self._ending_since is not None:
+            shortest = min(shortest, self.close_timeout_s)
+        delay = min(CHECK_INTERVAL_MAX_S, shortest / CHECKS_PER_TIMEOUT)
+        self._stop_checking()
+        self._check_timer = self.loop.call_later(delay, self._check)
+
+    def _stop_checking(self) -> None:
+        if self._check_timer is not None:
+            self._check_timer.cancel()
+
+    def _check(self) -> None:
+        now = self.loop.time()
+        moved_at = self.outgoing.moved_at()
+        if self.close_sent or self.transport.is_closing():
+            self._check_ending(now, moved_at)
+        elif self.handshake_complete and now - moved_at >= self.outgoing.stall_timeout_s:
+            self._close(4408, self.outgoing.stall_reason())
+        elif self.handshake_complete:
+            self._check_alive(now, moved_at)
+        self._check_later()
+
+    def _check_alive(self, now: float, moved_at: float) -> None:
+        """PING every interval; a PONG is owed from when our buffer was empty, or last moved, after it."""
+        if self._pong_owed_since is not None and self.outgoing.unsent():
+            self._pong_owed_since = max(self._pong_owed_since, moved_at)
+        owed_since = self._pong_owed_since
+        if self.ping_timeout and owed_since is not None and now - owed_since >= self.ping_timeout:
+            self._close(1011, f"no PONG for {self.ping_timeout:g} s")
+        elif self.ping_interval and now - self._pinged_at >= self.ping_interval and self._drained():
+            self._pinged_at = now
+            self.conn.send_ping(b"")
+            self._flush()
+            self._pong_owed_since = owed_since or now
+
+    def _drained(self) -> bool:
+        return not self._rest and self.transport.get_write_buffer_size() == 0
+
+    # The end
+
+    def shutdown(self) -> None:
+        """Close 1012; clients that take it leave at once, the others are cut off in a few seconds."""
+        if not self.handshake_complete:
+            self.send_500_response()
+            self.transport.close()
+        elif not self.close_sent:
+            self._close(1012, "shutting down")
+
+    def _close(self, code: int, reason: str) -> None:
+        if self.close_sent or self.transport.is_closing():
+            return
+        self._finish_frame()
+        try:
+            self.conn.send_close(code, reason)
+        except InvalidState:
+            return
+        self._flush()
+        self._ended(code, reason)
+
+    def _ended(self, code: int, reason: str) -> None:
+        """Wait for the client's own close: closing the socket under unread bytes would reset it."""
+        self.close_sent = True
+        self._ending_since = self.loop.time()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        # uvicorn closes the socket when the application returns, unless this timer is set.
+        self.close_timer = self.loop.call_later(self.close_timeout_s, self._check)
+
+    def _check_ending(self, now: float, moved_at: float) -> None:
+        if self._ending_since is None:
+            self._ending_since = now
+        if now - max(self._ending_since, moved_at if self.outgoing.unsent() else 0.0) < self.close_timeout_s:
+            return
+        if self.outgoing.unsent():
+            self.outgoing.cut_off()
+        else:
+            self.transport.close()

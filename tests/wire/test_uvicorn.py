@@ -1,0 +1,48 @@
+"""The names inside uvicorn and websockets that wire leans on: an update that moves one is noticed here."""
+
+import asyncio
+from importlib.metadata import version
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from service.wire.protocol import HttpProtocol, StreamProtocol
+
+METHODS = {
+    StreamProtocol: [
+        "connection_made", "connection_lost", "data_received", "handle_events", "handle_connect", "handle_ping",
+        "handle_close", "handle_parser_exception", "send", "start_keepalive", "shutdown", "send_500_response",
+    ],
+    HttpProtocol: [
+        "connection_made", "connection_lost", "data_received", "handle_websocket_upgrade", "on_message_begin",
+        "on_url", "_start_asgi_task", "on_header", "on_headers_complete", "on_message_complete", "send_400_response", "shutdown",
+    ],
+}  # fmt: skip
+ATTRIBUTES = {
+    StreamProtocol: [
+        "conn", "loop", "logger", "queue", "frames", "curr_msg_data_type", "close_sent", "close_timer",
+        "handshake_complete", "initial_response", "disconnected", "writable", "ping_interval", "ping_timeout",
+    ],
+    HttpProtocol: ["loop", "cycle", "pipeline", "transport", "parser"],
+}  # fmt: skip
+
+
+def test_uvicorn_is_the_pinned_one():
+    assert version("uvicorn") == "0.54.0"
+
+
+@pytest.mark.parametrize("protocol", METHODS)
+def test_every_overridden_method_exists_in_uvicorn(protocol):
+    base = protocol.__mro__[1]
+    assert [name for name in METHODS[protocol] if not hasattr(base, name)] == []
+    ours = {name for name in vars(protocol) if not name.startswith("_") and callable(vars(protocol)[name])}
+    assert ours - {"_"} <= set(METHODS[protocol])
+
+
+@pytest.mark.parametrize("protocol", ATTRIBUTES)
+async def test_every_attribute_exists_in_uvicorn(protocol):
+    config = uvicorn.Config(lambda scope: None, ws=StreamProtocol, http=HttpProtocol)
+    config.load()
+    made = protocol.__mro__[1](config, ServerState(), {}, _loop=asyncio.get_running_loop())
+    assert [name for name in ATTRIBUTES[protocol] if name not in vars(made)] == []
