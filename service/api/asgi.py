@@ -1,0 +1,42 @@
+"""ASGI as the gate and the stream speak it: plain mappings, HTTP and WebSocket alike."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from service.api.problems import MEDIA_TYPE, Problem
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+CLOSING_STATUSES = frozenset({400, 401, 403, 404, 409, 410, 429, 500, 503})  # those that have a close code
+
+
+def may_close(scope: Scope, problem: Problem) -> bool:
+    """Tell whether a WebSocket is refused by a close code: for web pages, which cannot see a status."""
+    asked = scope["type"] == "websocket" and b"errors=close" in scope["query_string"].split(b"&")
+    return asked and problem.status in CLOSING_STATUSES
+
+
+async def send_problem(scope: Scope, receive: Receive, send: Send, problem: Problem) -> None:
+    """Answer a request, or a WebSocket that is not accepted yet, with ``problem`` and its real status.
+
+    A WebSocket that asked with ``errors=close`` is accepted and closed with the problem's close code.
+    """
+    if may_close(scope, problem):
+        await receive()  # websocket.connect
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": problem.close_code, "reason": problem.reason()})
+        return
+    body = problem.body()
+    headers = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), **problem.headers}
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    kind = "http.response"
+    if scope["type"] == "websocket":
+        await receive()  # websocket.connect
+        kind = "websocket.http.response"
+    await send({"type": f"{kind}.start", "status": problem.status, "headers": raw})
+    await send({"type": f"{kind}.body", "body": body, "more_body": False})

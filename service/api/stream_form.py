@@ -1,0 +1,134 @@
+"""The two forms that a stream has over HTTP: server-sent events, and one JSON object a line (NDJSON)."""
+
+from collections.abc import Iterator, Sequence
+from re import compile as pattern
+from typing import Protocol
+
+import msgspec
+
+from service.api.problems import Problem
+from service.api.stream_control import Message
+from service.api.stream_read import Reading
+from service.log import Recorded
+from service.wire.frames import lines, server_sent_events
+
+EVENT_STREAM = "text/event-stream"
+NDJSON = "application/x-ndjson"
+
+_QUALITY = pattern(r"q\s*=\s*([01](?:\.\d{0,3})?)")
+
+
+class Form(Protocol):
+    """How a reading is written. ``no_content``: whether 204 says that there is nothing left to send."""
+
+    media_type: str
+    no_content: bool
+    keepalive: bytes
+
+    def events(self, page: Sequence[Recorded]) -> Iterator[bytes]:
+        """Yield the events, many in one text; their bytes are the stored ones."""
+        ...
+
+    def said(self, message: Message) -> bytes:
+        """Return a control message."""
+        ...
+
+    def end(self, reading: Reading) -> bytes:
+        """Return what follows the last event of a run that is over."""
+        ...
+
+    def fault(self, problem: Problem) -> bytes:
+        """Return why the stream cannot go on."""
+        ...
+
+    def shutdown(self, problem: Problem) -> bytes:
+        """Return what is said when the service ends before the run."""
+        ...
+
+
+class ServerSentEvents:
+    """Unnamed events with their seq as id; a last one named ``end``, or ``fault`` where it cannot go on."""
+
+    media_type = EVENT_STREAM
+    no_content = True  # the only thing that stops a browser from reconnecting
+    keepalive = b":\n\n"
+
+    def events(self, page: Sequence[Recorded]) -> Iterator[bytes]:
+        """Yield the events."""
+        return (text for text, _ in server_sent_events(page))
+
+    def said(self, message: Message) -> bytes:
+        """Return an event with a name, which no ``onmessage`` sees; a cursor becomes its id."""
+        seq = b"" if message.cursor is None else b"id: %d\n" % message.cursor
+        return b"event: %b\n%bdata: %b\n\n" % (message.type.encode(), seq, message.data)
+
+    def end(self, reading: Reading) -> bytes:
+        """Return ``event: end`` with the run's status."""
+        seal = reading.seal
+        assert seal is not None
+        data = msgspec.json.encode({"status": seal.status, "lastSeq": seal.last_seq})
+        # With the seal among the events, an id before it would make a browser that reconnects get it again.
+        seq = reading.after if reading.sends_seal() else seal.last_seq
+        return b"event: end\nid: %d\ndata: %b\n\n" % (seq, data)
+
+    def fault(self, problem: Problem) -> bytes:
+        """Return ``event: fault`` with the problem."""
+        return b"event: fault\ndata: %b\n\n" % problem.body()
+
+    def shutdown(self, _: Problem) -> bytes:
+        """Return nothing: a browser whose connection ends comes back by itself."""
+        return b""
+
+
+class Lines:
+    """One event a line, and the body's end after the last; a last line ``{"problem"}`` where it cannot go on.
+
+    An empty line keeps the connection in use.
+    """
+
+    media_type = NDJSON
+    no_content = False
+    keepalive = b"\n"
+
+    def events(self, page: Sequence[Recorded]) -> Iterator[bytes]:
+        """Yield the events."""
+        return (text for text, _ in lines(page))
+
+    def said(self, message: Message) -> bytes:
+        """Return a line."""
+        return message.data + b"\n"
+
+    def end(self, _: Reading) -> bytes:
+        """Return nothing."""
+        return b""
+
+    def fault(self, problem: Problem) -> bytes:
+        """Return a line with the problem."""
+        return b'{"problem":%b}\n' % problem.body()
+
+    def shutdown(self, problem: Problem) -> bytes:
+        """Return a line with the problem: without one the run is over and everything has been sent."""
+        return self.fault(problem)
+
+
+def form_for(accept: str | None) -> Form | None:
+    """Return the form that an Accept header asks for, None if it takes neither.
+
+    Who names event-stream gets that; any other who takes NDJSON (``*/*``, or no header at all) gets lines.
+    """
+    qualities = _qualities(accept if accept is not None else "*/*")
+    if qualities.get(EVENT_STREAM):
+        return ServerSentEvents()
+    if next((qualities[each] for each in (NDJSON, "application/*", "*/*") if each in qualities), False):
+        return Lines()
+    return ServerSentEvents() if qualities.get("text/*") else None
+
+
+def _qualities(accept: str) -> dict[str, bool]:
+    """Return for each media range whether it is wanted: its quality is not 0."""
+    found: dict[str, bool] = {}
+    for entry in accept.lower().split(","):
+        media_range, *parameters = (part.strip() for part in entry.split(";"))
+        quality = next((given[1] for each in parameters if (given := _QUALITY.fullmatch(each))), "1")
+        found[media_range] = found.get(media_range, False) or float(quality) > 0
+    return found

@@ -1,0 +1,145 @@
+"""The stream as the body of a response that lasts as long as the run, in a form of stream_form.py."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
+
+import structlog
+
+from service.api.asgi import Receive, Scope, Send
+from service.api.patience import SHUTTING_DOWN
+from service.api.problems import problem_of
+from service.api.race import first_of
+from service.api.stream_control import Part, parts_of
+from service.api.stream_form import Form
+from service.api.stream_read import Reading
+from service.errors import TailraceError
+from service.wire.outgoing import EXTENSION, PIECE_BYTES_MAX, Outgoing
+
+KEEPALIVE_INTERVAL_S = 15.0  # of silence, after which a few bytes keep proxies from closing the connection
+FAREWELL_TIMEOUT_S = 2.0  # for the last bytes at a shutdown, to a reader that may not read
+
+_NEVER_STORED = [(b"vary", b"accept"), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
+
+_diagnostics = structlog.get_logger("tailrace.stream")
+
+
+async def stream_over_http(
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    reading: Reading,
+    form: Form,
+    *,
+    closing: asyncio.Event,
+    stall_timeout_s: float,
+    keepalive_interval_s: float,
+) -> None:
+    """Send what ``reading`` yields, to the run's end; maybe 204 when a finished run has nothing left to send.
+
+    Returns when the client leaves, too. Raises what the log raises before the response has begun.
+    """
+    outgoing: Outgoing | None = (scope.get("extensions") or {}).get(EXTENSION)
+    if outgoing is not None:
+        outgoing.stall_timeout_s = stall_timeout_s
+    body = Body(send)
+    last = b""
+    async with aclosing(parts_of(reading)) as parts:
+        first, something = await _begin(parts, reading)
+        if not something and form.no_content:
+            await send({"type": "http.response.start", "status": 204, "headers": _NEVER_STORED})
+        else:
+            headers = [(b"content-type", form.media_type.encode()), *_NEVER_STORED]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            last = await first_of(
+                _listen(receive),
+                _send_all(body, form, first, parts, reading),
+                _keep_alive(body, form, keepalive_interval_s),
+                _shutdown(closing, form),
+            )
+    await _farewell(body, last, outgoing)
+
+
+class Body:
+    """The response's body: one text after the other, each in pieces that the connection's bound can hold."""
+
+    def __init__(self, send: Send) -> None:
+        self.writes = 0
+        self._send = send
+        self._turn = asyncio.Lock()
+
+    async def write(self, text: bytes) -> None:
+        """Send ``text``; returns once the connection has room for more."""
+        async with self._turn:
+            for start in range(0, len(text), PIECE_BYTES_MAX):
+                piece = text[start : start + PIECE_BYTES_MAX]
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            self.writes += 1
+
+    async def end(self, text: bytes) -> None:
+        """Send ``text`` as the last."""
+        await self._send({"type": "http.response.body", "body": text, "more_body": False})
+
+
+async def _begin(parts: AsyncIterator[Part], reading: Reading) -> tuple[list[Part], bool]:
+    """Return what comes first, and whether there is an event to send, or one may come."""
+    first = []
+    async for part in parts:
+        first.append(part)
+        if part.events or not reading.over:
+            return first, True
+    return first, False
+
+
+async def _send_all(
+    body: Body, form: Form, first: Iterable[Part], parts: AsyncIterator[Part], reading: Reading
+) -> bytes:
+    try:
+        for part in first:
+            await _write(body, form, part)
+        async for part in parts:
+            await _write(body, form, part)
+    except Exception as error:  # noqa: BLE001  the one place where our faults end
+        if not isinstance(error, TailraceError):
+            _diagnostics.exception("stream failed", after=reading.after)
+        await body.write(form.fault(problem_of(error)))
+    else:
+        await body.write(form.end(reading))
+    return b""
+
+
+async def _write(body: Body, form: Form, part: Part) -> None:
+    if part.said:
+        await body.write(b"".join(map(form.said, part.said)))
+    for text in form.events(part.events):
+        await body.write(text)
+
+
+async def _keep_alive(body: Body, form: Form, interval_s: float) -> bytes:
+    while True:
+        writes = body.writes
+        await asyncio.sleep(interval_s)
+        if writes == body.writes:
+            await body.write(form.keepalive)
+
+
+async def _listen(receive: Receive) -> bytes:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    return b""
+
+
+async def _shutdown(closing: asyncio.Event, form: Form) -> bytes:
+    await closing.wait()
+    return form.shutdown(SHUTTING_DOWN)
+
+
+async def _farewell(body: Body, last: bytes, outgoing: Outgoing | None) -> None:
+    """End the response with ``last``; a reader that takes nothing even now is cut off."""
+    try:
+        async with asyncio.timeout(FAREWELL_TIMEOUT_S):
+            await body.end(last)
+    except TimeoutError:
+        if outgoing is not None:
+            outgoing.cut_off()
+            await asyncio.sleep(0)  # the connection notices

@@ -1,0 +1,142 @@
+"""One client's way through a run: from its cursor, filtered, live at the end, until the seal."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import Literal
+
+from service.api.filters import After, EventFilter
+from service.api.stream_query import StreamQuery
+from service.domain.events import RunComplete, RunStatus, decode_event
+from service.errors import Conflict, Damaged, NotFound
+from service.log import Log, Recorded
+from service.log.follow import follow
+
+FIRST_PAGE_EVENTS = 64  # small: the first message should not wait for a page to be framed
+PAGE_EVENTS = 500
+
+
+class Reading:
+    """Pages of a run's events that pass a filter.
+
+    ``after``: the last seq that was read. ``head``: the run's last when the reading was opened; ``over``: it
+    was finished then. ``seal`` and ``hash`` (the chain's head behind it): how the run ended, once the
+    reading has come there. ``control``: the client wants to be told all this.
+    """
+
+    def __init__(self, log: Log, run_id: str, after: int, head: int, query: StreamQuery) -> None:
+        self.run_id = run_id
+        self.after = after
+        self.head = head
+        self.over = False
+        self.status: Literal["queued", "running"] | RunStatus = "running" if head > 0 else "queued"
+        self.last_seq = head
+        self.seal: RunComplete | None = None
+        self.hash = b""
+        self.control = query.control
+        self._log = log
+        self._stream = f"run/{run_id}"
+        self._where = query.where
+
+    async def pages(self) -> AsyncGenerator[Sequence[Recorded], None]:
+        """Yield what passes the filter, page by page, and end with the seal.
+
+        The first page comes at once, empty if nothing is there yet.
+        Raises Damaged at the first damaged event, after all before it; LogUnavailable.
+        """
+        if self._sealed():
+            return
+        first = await self._log.read(self._stream, after=self.after, limit=FIRST_PAGE_EVENTS)
+        yield self._passing(first)
+        if self._sealed():
+            return
+        async for page in follow(self._log, self._stream, after=self.after, page_events=PAGE_EVENTS):
+            yield self._passing(page)
+            if self._sealed():
+                return
+
+    def sends_seal(self) -> bool:
+        """Tell whether the seal is among the events that are sent."""
+        return RunComplete.type in self._where.types and self._where.step_id is None
+
+    def _sealed(self) -> bool:
+        return self.seal is not None
+
+    def _passing(self, page: Sequence[Recorded]) -> Sequence[Recorded]:
+        if not page:
+            return page
+        last = page[-1]
+        self.after = last.seq
+        if last.type == RunComplete.type:
+            self.seal, self.hash = seal_of(last), last.chain
+        return self._where.passing(page)
+
+
+async def open_reading(log: Log, run_id: str, query: StreamQuery) -> Reading:
+    """Return the reading that ``query`` asks for, once the run exists if that is soon enough for it.
+
+    Raises NotFound for an unknown run, Conflict for a cursor above the head, Damaged, LogUnavailable.
+    """
+    stream = f"run/{run_id}"
+    head = await log.wait(stream, after=-2)
+    try:
+        async with asyncio.timeout(query.wait_s if head < 0 else None):
+            while head < 0:
+                head = await log.wait(stream, after=-1)
+    except TimeoutError:
+        raise NotFound("run", run_id) from None
+    if query.after.seq > head:
+        raise Conflict(
+            f"Run {run_id!r} is at seq {head}: there is no event {query.after.seq} to continue after.",
+            runId=run_id, lastSeq=head, after=query.after.seq,
+        )  # fmt: skip
+    after = await _start(log, stream, head, query.after, query.where)
+    reading = Reading(log, run_id, after, head, query)
+    try:
+        (last,) = await log.read(stream, after=head - 1, limit=1)
+    except Damaged:
+        if after == head:
+            raise
+        return reading  # what comes before it can still be delivered
+    if last.type == RunComplete.type:
+        seal = seal_of(last)
+        reading.over, reading.status, reading.last_seq = True, seal.status, seal.last_seq
+        if after == head:  # behind it nothing follows that the reading could come to
+            reading.seal, reading.hash = seal, last.chain
+    return reading
+
+
+def seal_of(event: Recorded) -> RunComplete:
+    """Return the seal that ``event`` holds, the only event of a stream that is ever decoded in full."""
+    payload = decode_event(event.data).payload
+    assert isinstance(payload, RunComplete)
+    return payload
+
+
+async def _start(log: Log, stream: str, head: int, after: After, where: EventFilter) -> int:
+    if after.count is None:
+        return after.seq
+    if after.count == 0:
+        return head
+    if where.everything:
+        return max(-1, head - after.count)
+    missing = after.count
+    below = head + 1
+    while below > 0:
+        above = max(-1, below - 1 - PAGE_EVENTS)
+        passing = await _passing_seqs(log, stream, above, below, where)
+        if len(passing) >= missing:
+            return passing[-missing] - 1
+        missing -= len(passing)
+        below = above + 1
+        await asyncio.sleep(0)
+    return -1
+
+
+async def _passing_seqs(log: Log, stream: str, above: int, below: int, where: EventFilter) -> list[int]:
+    """Return the seqs between ``above`` and ``below`` (both exclusive) that pass, in order."""
+    seqs: list[int] = []
+    while above + 1 < below:
+        page = await log.read(stream, after=above, limit=below - 1 - above)
+        seqs.extend(event.seq for event in where.passing(page))
+        above = page[-1].seq
+    return seqs

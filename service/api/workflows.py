@@ -1,0 +1,160 @@
+"""The routes of definitions: create, list, read, replace, delete, validate."""
+
+from typing import Any
+
+import msgspec
+from litestar import Response, delete, get, post, put
+from litestar.params import FromPath
+from msgspec import Struct
+from uuid_utils.compat import uuid7
+
+from service.api.context import ANYBODY, context_of
+from service.api.problems import Problem, Refused
+from service.api.requests import (
+    LIMIT_DEFAULT,
+    AnyRequest,
+    answer,
+    as_id,
+    as_limit,
+    checked_id,
+    id_fault,
+    read_object,
+    read_query,
+    unknown_keys,
+)
+from service.api.schemas import Verdict, WorkflowBody, WorkflowPage
+from service.domain.events import RUN_INPUT_BYTES_MAX
+from service.errors import Fault, InvalidInput
+from service.repository import Parse, request_hash
+
+BODY_KEYS = ("workflowId", "name", "description", "definition")
+TEXT_LENGTH_MAX = 4_096  # characters of a name or a description
+
+
+class Sent(Struct, frozen=True):
+    """What a client sent as a workflow, checked."""
+
+    workflow_id: str | None
+    name: str | None
+    description: str | None
+    definition: dict[str, Any]
+
+    @property
+    def hash(self) -> str:
+        """Return what tells a repeated request from another one."""
+        return request_hash({"name": self.name, "description": self.description, "of": self.definition})
+
+
+@post("/workflows", status_code=201)
+async def create_workflow(request: AnyRequest) -> Response[bytes]:
+    """Create a workflow: 201, or 200 if it is there with the same body. 409 if with another one."""
+    read_query(request)
+    context = context_of(request)
+    sent = check_workflow(await read_object(request), context.repository.parse)
+    workflow_id = sent.workflow_id or str(uuid7())
+    workflow, recorded = await context.repository.save_workflow(
+        workflow_id, sent.definition, sent.hash, name=sent.name, description=sent.description, by=ANYBODY
+    )
+    location = {"location": f"/api/v2/workflows/{workflow_id}"}
+    return answer(WorkflowBody.of(workflow), 201 if recorded else 200, location)
+
+
+@get("/workflows")
+async def list_workflows(request: AnyRequest) -> Response[bytes]:
+    """List the workflows by id, without their definitions."""
+    query = read_query(request, limit=as_limit, cursor=as_id)
+    limit = query.get("limit", LIMIT_DEFAULT)
+    projections = context_of(request).projections
+    rows = await projections.workflows(after=query.get("cursor", ""), limit=limit + 1)
+    more = len(rows) > limit
+    total = await projections.workflow_count()
+    return answer(WorkflowPage(rows[:limit], total, limit, rows[limit - 1].workflow_id if more else None))
+
+
+@get("/workflows/{workflow_id:str}")
+async def show_workflow(request: AnyRequest, workflow_id: FromPath[str]) -> Response[bytes]:
+    """Return a workflow's present version with its definition."""
+    read_query(request)
+    workflow = await context_of(request).repository.workflow(checked_id(workflow_id, "workflow"))
+    return answer(WorkflowBody.of(workflow))
+
+
+@put("/workflows/{workflow_id:str}")
+async def replace_workflow(request: AnyRequest, workflow_id: FromPath[str]) -> Response[bytes]:
+    """Record a new version of a workflow; runs that were started keep theirs."""
+    read_query(request)
+    checked_id(workflow_id, "workflow")
+    repository = context_of(request).repository
+    sent = check_workflow(await read_object(request), repository.parse)
+    if sent.workflow_id not in {None, workflow_id}:
+        fault = Fault("/workflowId", f"must be {workflow_id!r} as in the address, or left out")
+        raise InvalidInput([fault])
+    workflow, _ = await repository.save_workflow(
+        workflow_id,
+        sent.definition,
+        sent.hash,
+        name=sent.name,
+        description=sent.description,
+        by=ANYBODY,
+        replace=True,
+    )
+    return answer(WorkflowBody.of(workflow))
+
+
+@delete("/workflows/{workflow_id:str}", status_code=204)
+async def delete_workflow(request: AnyRequest, workflow_id: FromPath[str]) -> None:
+    """Delete a workflow. Its history and its runs stay."""
+    read_query(request)
+    await context_of(request).repository.delete_workflow(checked_id(workflow_id, "workflow"), by=ANYBODY)
+
+
+@post("/workflows/validate", status_code=200)
+async def validate_workflow(request: AnyRequest) -> Response[bytes]:
+    """Say whether a workflow would be accepted, and every fault if not. Nothing is recorded."""
+    read_query(request)
+    document = await read_object(request)
+    try:
+        check_workflow(document, context_of(request).repository.parse)
+    except InvalidInput as error:
+        return answer(Verdict(valid=False, errors=error.faults))
+    return answer(Verdict(valid=True, errors=[]))
+
+
+def check_workflow(document: dict[str, Any], parse: Parse) -> Sent:
+    """Return the workflow that a body holds: wrapped as the guide sends it, or a bare definition.
+
+    Raises InvalidInput with every fault, Refused (413) for a definition over the limit.
+    """
+    if "steps" in document and "definition" not in document:
+        _check_size(document)
+        parse(document)
+        return Sent(None, None, None, document)
+    faults = unknown_keys(document, BODY_KEYS)
+    workflow_id = document.get("workflowId")
+    if workflow_id is not None and (fault := id_fault(workflow_id, "/workflowId")):
+        faults.append(fault)
+    for key in ("name", "description"):
+        text = document.get(key)
+        if text is not None and (not isinstance(text, str) or len(text) > TEXT_LENGTH_MAX):
+            faults.append(Fault(f"/{key}", f"must be a text of at most {TEXT_LENGTH_MAX} characters"))
+    definition = document.get("definition")
+    if not isinstance(definition, dict):
+        said = "must be an object" if "definition" in document else "is missing (or send a bare definition)"
+        faults.append(Fault("/definition", said))
+    else:
+        _check_size(definition)
+        try:
+            parse(definition)
+        except InvalidInput as error:
+            faults += [Fault(f"/definition{fault.pointer}", fault.message) for fault in error.faults]
+    if faults:
+        raise InvalidInput(sorted(faults), detail="The workflow is not valid.")
+    assert isinstance(definition, dict)
+    return Sent(workflow_id, document.get("name"), document.get("description"), definition)
+
+
+def _check_size(definition: dict[str, Any]) -> None:
+    size = len(msgspec.json.encode(definition))
+    if size > RUN_INPUT_BYTES_MAX:
+        said = f"The definition has {size} bytes; with a run's variables it may have {RUN_INPUT_BYTES_MAX}."
+        raise Refused(Problem(413, said))
