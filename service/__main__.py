@@ -1,0 +1,5 @@
+"""``python -m service`` is ``tailrace``."""
+
+from service.cli import main
+
+main()

@@ -1,0 +1,242 @@
+"""The composition root: puts the rooms together, runs them, and ends them in order.
+
+The only file that names a concrete log.
+"""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from socket import socket
+from time import time_ns
+
+import structlog
+import uvloop
+
+from service.api import api
+from service.api.asgi import App
+from service.api.context import Context
+from service.api.gate import Gate, own_authorities
+from service.api.stream import StreamEndpoint
+from service.domain.definition import parse_definition
+from service.engine.supervisor import Supervisor
+from service.errors import TailraceError
+from service.log import Log
+from service.log.lock import hold
+from service.log.sqlite import SqliteLog
+from service.ops import diagnostics
+from service.ops.settings import Settings, unknown_names
+from service.projection import Projections
+from service.repository import Repository
+from service.server import listening, server_of, url_of
+from service.steps import Step
+from service.steps.registry import close, containment, registry
+
+_diagnostics = structlog.get_logger("tailrace")
+
+
+class Service:
+    """The running parts of one service. ``stopping`` is set by ``stop``, or by a part that failed."""
+
+    def __init__(self) -> None:
+        self.app: App
+        self.closing = asyncio.Event()
+        self.stopping = asyncio.Event()
+        self.hurry = asyncio.Event()
+        self.failure: str | None = None
+        self.supervisor: Supervisor | None = None  # None until the unfinished runs are known
+
+    def stop(self) -> None:
+        """Begin to stop; asked a second time, stop at once."""
+        (self.hurry if self.stopping.is_set() else self.stopping).set()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Close the streams, accept nothing more, and give running steps ``timeout_s`` to end."""
+        self.closing.set()
+        if self.supervisor is None:
+            return
+        async with asyncio.TaskGroup() as group:
+            ways = [
+                group.create_task(self.supervisor.drain(timeout_s)),
+                group.create_task(self.hurry.wait()),
+            ]
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            for way in ways:
+                way.cancel()
+
+    async def part(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Run a part that never ends by itself; if it does, the service stops and says why."""
+        try:
+            await run()
+            if not self.stopping.is_set():
+                self.failure = f"the {name} ended"
+        except Exception as error:  # noqa: BLE001  whatever it is, the service ends in order
+            self.failure = f"the {name} failed: {error}"
+            _diagnostics.exception("part failed", part=name)
+        self.stopping.set()
+
+
+def serve(settings: Settings) -> int:
+    """Run the service until SIGTERM or SIGINT and return the exit code; prints its address on stdout."""
+    diagnostics.configure(settings.diagnostics, settings.diagnostics_level)
+    for name, meant in unknown_names(os.environ):
+        _diagnostics.warning("unknown setting", name=name, meant=meant)
+    try:
+        with (
+            hold(settings.db),
+            listening(settings.host, settings.port) as sockets,
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
+            return runner.run(_serve(settings, sockets))
+    except (TailraceError, OSError, sqlite3.Error) as error:
+        print(f"tailrace: {error}", file=sys.stderr)  # noqa: T201  the one line that a failed start leaves
+        return 1
+
+
+async def _serve(settings: Settings, sockets: list[socket]) -> int:
+    log = SqliteLog.open(settings.db)
+    try:
+        async with build(settings, log, port=sockets[0].getsockname()[1]) as service:
+            await _until_stopped(service, settings, sockets)
+    finally:
+        await log.close()
+    if service.failure is not None:
+        print(f"tailrace: {service.failure}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+async def _until_stopped(service: Service, settings: Settings, sockets: list[socket]) -> None:
+    server = server_of(service.app, settings)
+
+    def on_signal() -> None:
+        service.stop()
+        server.force_exit = service.hurry.is_set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(service.part("HTTP server", partial(server.serve, sockets)))
+        print(f"Tailrace listens on {url_of(sockets)}", flush=True)  # noqa: T201
+        _diagnostics.info("listening", url=url_of(sockets), db=str(settings.db))
+        await service.stopping.wait()
+        _diagnostics.info("stopping", reason=service.failure or "signal")
+        await service.drain(settings.drain_timeout_s)
+        server.should_exit = True
+
+
+@asynccontextmanager
+async def build(settings: Settings, log: Log, *, port: int) -> AsyncIterator[Service]:
+    """Run everything behind the sockets on ``log`` while the context lasts; ``app`` is its ASGI app.
+
+    ``port``: of the addresses that requests must name as their Host.
+    """
+    steps = registry(
+        commands=frozenset(settings.commands),
+        http_allow=settings.http_allow,
+        output_bytes_max=settings.max_output_bytes,
+    )
+    parse = partial(parse_definition, kinds=steps, steps_max=settings.max_steps)
+    repository = Repository(log, parse, lambda: time_ns() // 1_000_000)
+    projections = Projections.open(settings.db.with_name(f"{settings.db.name}.views"), log)
+    _tell_containment(steps)
+    service = Service()
+    service.app = _asgi_app(settings, log, repository, projections, service.closing, port)
+    try:
+        async with asyncio.TaskGroup() as group:
+            parts = [
+                group.create_task(service.part("projections", projections.run)),
+                group.create_task(
+                    service.part(
+                        "engine", partial(_engine, service, settings, log, repository, projections, steps)
+                    )
+                ),
+            ]
+            yield service
+            for part in parts:
+                part.cancel()
+    finally:
+        await close(steps)
+        await projections.close()
+
+
+async def _engine(
+    service: Service,
+    settings: Settings,
+    log: Log,
+    repository: Repository,
+    projections: Projections,
+    steps: Mapping[str, Step],
+) -> None:
+    """Take up what is unfinished, as soon as the projections know it, and go on from there."""
+    unfinished = await projections.unfinished()
+    service.supervisor = Supervisor(
+        log=log,
+        repository=repository,
+        steps=steps,
+        unfinished=unfinished.run_ids,
+        position=unfinished.position,
+        runs_max=settings.max_runs,
+        parallel_steps_max=settings.max_parallel_steps,
+        parallel_steps_per_run_max=settings.max_parallel_steps_per_run,
+        events_per_run_max=settings.max_events_per_run,
+        env=settings.env,
+        secrets=settings.secrets,
+    )
+    await service.supervisor.run()
+
+
+def _asgi_app(
+    settings: Settings,
+    log: Log,
+    repository: Repository,
+    projections: Projections,
+    closing: asyncio.Event,
+    port: int,
+) -> App:
+    context = Context(
+        log=log,
+        repository=repository,
+        projections=projections,
+        closing=closing,
+        free_bytes=partial(_free_bytes, settings.db.absolute().parent),
+        min_free_bytes=settings.min_free_bytes,
+        unavailable=lambda: getattr(log, "unavailable", None),
+    )
+    stream = StreamEndpoint(
+        log,
+        closing=closing,
+        watchers_max=settings.max_watchers,
+        watchers_per_run_max=settings.max_watchers_per_run,
+        stall_timeout_s=settings.stall_timeout_s,
+    )
+    return Gate(
+        api(context, stream),
+        authorities=own_authorities(settings.host, port),
+        hosts=settings.hosts,
+        origins=settings.origins,
+        body_bytes_max=settings.max_body_bytes,
+    )
+
+
+def _tell_containment(steps: Mapping[str, Step]) -> None:
+    """Say what keeps commands from outliving the service; what starts here is needed for the first one."""
+    try:
+        contained = containment(steps)
+    except OSError as error:
+        _diagnostics.warning("commands cannot be started", reason=str(error))
+        return
+    if contained == "process group":
+        _diagnostics.warning("commands may leave descendants behind", contained_by=contained)
+    else:
+        _diagnostics.info("commands are contained", contained_by=contained)
+
+
+def _free_bytes(directory: Path) -> int:
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize

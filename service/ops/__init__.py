@@ -1,0 +1,1 @@
+"""Settings and other leaves of operation, imported by app and api only."""

@@ -1,0 +1,134 @@
+"""uvicorn as we run it: our sockets, our protocol classes, our signals."""
+
+import errno
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import uvicorn
+
+from service.api.asgi import App
+from service.errors import TailraceError
+from service.ops.settings import Settings
+from service.wire.http_protocol import HttpProtocol
+from service.wire.protocol import StreamProtocol
+
+GRACE_S = 5  # for open requests once the service closes
+KEEP_ALIVE_S = 75  # an idle connection; longer than the 60 s of the usual proxies, so that they close first
+BACKLOG = 2048  # connections that wait to be accepted
+PORT_ATTEMPTS_MAX = 20  # to find one port that is free in both families
+
+_WITHOUT_IPV6 = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+
+
+class CannotListen(TailraceError):
+    """The address cannot be had: in use, not allowed, or not of this machine."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server without its signals, which are the composition root's."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+def server_of(app: App, settings: Settings) -> Server:
+    """Return a server for ``app``; ``serve(sockets)`` runs it until ``should_exit`` is set."""
+    application: Any = app
+    return Server(
+        uvicorn.Config(
+            application,
+            interface="asgi3",
+            http=HttpProtocol,
+            ws=StreamProtocol,
+            ws_per_message_deflate=False,
+            ws_ping_interval=settings.ping_interval_s,
+            ws_ping_timeout=settings.pong_timeout_s,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            forwarded_allow_ips="",
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+    )
+
+
+@contextmanager
+def listening(host: str, port: int) -> Iterator[list[socket.socket]]:
+    """Hold listening sockets: of both loopback families for an empty ``host``, all on one port (0: any free).
+
+    Raises CannotListen.
+    """
+    with ExitStack() as stack:
+        sockets = _bound(host, port)
+        for one in sockets:
+            stack.callback(one.close)
+        yield sockets
+
+
+def url_of(sockets: list[socket.socket]) -> str:
+    """Return where a client on this machine finds the service."""
+    host, port = sockets[0].getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _bound(host: str, port: int) -> list[socket.socket]:
+    for _ in range(PORT_ATTEMPTS_MAX):
+        sockets: list[socket.socket] = []
+        try:
+            for family, address in _addresses(host):
+                taken = sockets[0].getsockname()[1] if sockets else port
+                one = _bind(family, address, taken, optional=bool(sockets) and not host)
+                if one is not None:
+                    sockets.append(one)
+        except OSError as error:
+            for one in sockets:
+                one.close()
+            if port == 0 and error.errno == errno.EADDRINUSE:
+                continue  # free in one family, taken in the other: another one, then
+            raise CannotListen(_reason(host, port, error)) from None
+        return sockets
+    raise CannotListen(f"no port is free on {host or 'loopback'}")
+
+
+def _addresses(host: str) -> list[tuple[socket.AddressFamily, str]]:
+    if host in {"", "localhost"}:
+        return [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
+
+
+def _bind(family: socket.AddressFamily, address: str, port: int, *, optional: bool) -> socket.socket | None:
+    """Return a bound socket, or None where there is no such family and it is ``optional``."""
+    try:
+        one = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        if optional and error.errno in _WITHOUT_IPV6:
+            return None
+        raise
+    try:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != "::"))
+        one.bind((address, port))
+        one.listen(BACKLOG)  # clients that come before the first accept wait
+    except OSError as error:
+        one.close()
+        if optional and error.errno in _WITHOUT_IPV6:
+            return None
+        raise
+    return one
+
+
+def _reason(host: str, port: int, error: OSError) -> str:
+    where = f"{host or '127.0.0.1 and ::1'}, port {port}"
+    if error.errno == errno.EADDRINUSE:
+        return f"cannot listen on {where}: it is in use; another --port can be given, 0 takes a free one"
+    return f"cannot listen on {where}: {error.strerror or error}"

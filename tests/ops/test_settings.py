@@ -1,0 +1,112 @@
+"""The settings: every bad value is refused at once, by name, with what would be right."""
+
+import pytest
+
+from service.errors import InvalidInput
+from service.ops.settings import SETTINGS, Settings, unknown_names
+
+
+def faults(environ=None, **flags) -> dict[str, str]:
+    with pytest.raises(InvalidInput) as caught:
+        Settings.load(environ or {}, **flags)
+    return {fault.pointer: fault.message for fault in caught.value.faults}
+
+
+def test_the_defaults_are_the_service_on_loopback():
+    settings = Settings.load({})
+    assert settings == Settings()
+    assert (settings.port, str(settings.db), settings.commands) == (8080, "tailrace.db", ("*",))
+    assert (settings.ping_interval_s, settings.pong_timeout_s, settings.drain_timeout_s) == (54, 60, 30)
+
+
+def test_a_flag_wins_over_the_environment():
+    environ = {"TAILRACE_PORT": "1", "TAILRACE_MAX_RUNS": "2"}
+    settings = Settings.load(environ, port="3", max_runs=None)
+    assert (settings.port, settings.max_runs) == (3, 2)
+
+
+def test_a_bad_flag_is_not_hidden_by_a_good_variable():
+    assert faults({"TAILRACE_PORT": "1"}, port="x").keys() == {"TAILRACE_PORT"}
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_each_setting_is_a_field_and_its_default_is_a_good_value(setting):
+    assert hasattr(Settings(), setting.name)
+    if setting.name != "host":
+        assert setting.parse(setting.default) is not None
+    assert setting.help.endswith(".")
+
+
+def test_there_is_a_setting_for_each_field():
+    assert {setting.name for setting in SETTINGS} | {"secrets"} == set(Settings.__struct_fields__)
+
+
+BAD = [
+    ("TAILRACE_PORT", "65536", "a whole number from 0 to 65535"),
+    ("TAILRACE_PORT", "tcp://10.0.0.1:80", "a whole number"),
+    ("TAILRACE_PORT", "-1", "a whole number"),
+    ("TAILRACE_PORT", "\u0663", "a whole number"),
+    ("TAILRACE_PORT", "", "a whole number"),
+    ("TAILRACE_MAX_RUNS", "0", "from 1 to"),
+    ("TAILRACE_MAX_EVENTS_PER_RUN", "999", "from 1000 to"),
+    ("TAILRACE_PING_INTERVAL_S", "0", "seconds from 0.05 to 3600"),
+    ("TAILRACE_PING_INTERVAL_S", "nan", "seconds"),
+    ("TAILRACE_DRAIN_TIMEOUT_S", "1e9", "seconds"),
+    ("TAILRACE_HOST", "http://x", "an address or a host name"),
+    ("TAILRACE_DB", "", "path of a file"),
+    ("TAILRACE_HOSTS", "a.example,http://b", "'http://b' is not a host"),
+    ("TAILRACE_ORIGINS", "b.example", "'b.example' is not an origin"),
+    ("TAILRACE_ORIGINS", "https://b.example/path", "is not an origin"),
+    ("TAILRACE_HTTP_ALLOW", "10.0.0.1/8", "host bits set"),
+    ("TAILRACE_ENV", "HOME,a-b", "'a-b' is not the name"),
+    ("TAILRACE_ENV", "TAILRACE_SECRET_KEY", "workflows read it as secrets.KEY"),
+    ("TAILRACE_DIAGNOSTICS", "xml", "auto, json, console"),
+    ("TAILRACE_SECRET_A-B", "x", "letters, digits and _"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), BAD)
+def test_a_bad_value_is_refused_by_name(name, value, message):
+    found = faults({name: value})
+    assert found.keys() == {name}
+    assert message in found[name]
+
+
+def test_all_bad_values_are_named_at_once():
+    assert len(faults({name: value for name, value, _ in BAD})) == len({name for name, _, _ in BAD})
+
+
+def test_a_secret_s_value_is_in_no_text_about_the_settings():
+    settings = Settings.load({"TAILRACE_SECRET_KEY": "hunter2"})
+    assert settings.secrets == {"KEY": "hunter2"}
+    assert "hunter2" not in repr(settings) + str(settings)
+    assert "hunter2" not in str(faults({"TAILRACE_SECRET_A-B": "hunter2"}))
+
+
+def test_only_named_variables_reach_workflows():
+    settings = Settings.load({"TAILRACE_ENV": "HOME, LANG,UNSET", "HOME": "/h", "LANG": "C", "PATH": "/p"})
+    assert settings.env == {"HOME": "/h", "LANG": "C"}
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "tail.example"])
+def test_outside_loopback_the_commands_must_be_named(host):
+    assert "TAILRACE_COMMANDS" in faults({"TAILRACE_HOST": host})
+    for commands, expected in (("*", ("*",)), ("", ()), ("git, /bin/ls", ("git", "/bin/ls"))):
+        settings = Settings.load({"TAILRACE_HOST": host, "TAILRACE_COMMANDS": commands})
+        assert (settings.host, settings.commands) == (host, expected)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost"])
+def test_on_loopback_any_command_may_run(host):
+    assert Settings.load({"TAILRACE_HOST": host}).commands == ("*",)
+
+
+def test_an_unknown_variable_is_noticed_and_the_near_one_named():
+    environ = {
+        "TAILRACE_MAX_RUN": "1",
+        "TAILRACE_SECRET_X": "1",
+        "TAILRACE_PORT": "1",
+        "PATH": "",
+        "TAILRACE_QQQ": "",
+    }
+    assert dict(unknown_names(environ)) == {"TAILRACE_MAX_RUN": "TAILRACE_MAX_RUNS", "TAILRACE_QQQ": None}
