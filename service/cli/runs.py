@@ -1,0 +1,208 @@
+"""The verbs that are clients of a running service."""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import rich_click as click
+
+from service.cli.text import event_line, run_lines, run_table, status_text, table
+from service.client import Client, Refused, segment
+
+STATUS_CODES = {"success": 0, "failed": 1, "cancelled": 3}
+PAGE_ROWS = 1_000
+CONFLICT = 409
+
+Verb = Callable[..., None]
+
+
+class Address(click.ParamType[Client]):
+    """The address of a service, as a client for it."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Client:
+        """Return a client. Fails for what is no address."""
+        try:
+            return value if isinstance(value, Client) else Client(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Variable(click.ParamType[tuple[str, Any]]):
+    """``name=value``; the value is taken as JSON when it is JSON, else as text."""
+
+    name = "name=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Any]:
+        """Return the name and the value."""
+        name, equals, text = value.partition("=")
+        if not name or not equals:
+            self.fail(f"{value!r} is not name=value", param, ctx)
+        try:
+            return name, json.loads(text, parse_constant=_no_number)
+        except ValueError:
+            return name, text
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(text)  # NaN and Infinity are not JSON
+
+
+def _client_options(verb: Verb) -> Verb:
+    server = click.option(
+        "--server", "client", type=Address(), envvar="TAILRACE_URL", show_envvar=True,
+        default="http://127.0.0.1:8080", show_default=True, help="The service.",
+    )  # fmt: skip
+    output = click.option(
+        "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True,
+        help="text for people, json for programs: documents and events exactly as the service sent them.",
+    )  # fmt: skip
+    return server(output(verb))
+
+
+after_option = click.option(
+    "--after", type=click.IntRange(min=0), metavar="SEQ", help="Only events after this one."
+)
+
+
+@click.command()
+@click.argument("file", type=click.File("rb"))
+@click.option(
+    "--var", "variables", type=Variable(), multiple=True, help="A variable of the run; JSON or text."
+)
+@click.option("--watch", "watching", is_flag=True, help="Show the run's events; exit as the run ended.")
+@_client_options
+def run(
+    file: BinaryIO, variables: tuple[tuple[str, Any], ...], *, watching: bool, client: Client, output: str
+) -> None:
+    """Create or update the workflow in FILE (JSON; - is stdin), execute it, and print the run's id.
+
+    FILE holds a definition, or {workflowId, name, description, definition}; without a workflowId the
+    file's name is taken.
+    """
+    workflow = _workflow_of(file)
+    workflow_id = workflow["workflowId"]
+    try:
+        client.post("/workflows", workflow)
+    except Refused as refused:
+        if refused.status != CONFLICT:
+            raise
+        client.put(f"/workflows/{segment(str(workflow_id))}", workflow)
+    accepted = client.post(f"/workflows/{segment(str(workflow_id))}/execute", {"variables": dict(variables)})
+    if watching:
+        click.echo(f"run {accepted['runId']}", err=True)
+        _watch(client, accepted["runId"], None, output)
+    click.echo(json.dumps(accepted) if output == "json" else accepted["runId"])
+
+
+def _workflow_of(file: BinaryIO) -> dict[str, Any]:
+    try:
+        document = json.load(file)
+    except ValueError as error:
+        raise click.BadParameter(f"{file.name} is not JSON: {error}", param_hint="FILE") from error
+    if not isinstance(document, dict):
+        raise click.BadParameter(f"{file.name} does not hold a JSON object", param_hint="FILE")
+    workflow = document if "definition" in document else {"definition": document}
+    if "workflowId" not in workflow:
+        stem = "" if file is sys.stdin.buffer else Path(file.name).stem
+        if not re.search(r"[A-Za-z0-9]", stem):
+            raise click.BadParameter("a workflow from stdin needs a workflowId", param_hint="FILE")
+        workflow = {"workflowId": re.sub(r"[^A-Za-z0-9_-]", "-", stem)[:128], **workflow}
+    return workflow
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN")
+@after_option
+@_client_options
+def watch(run_id: str, after: int | None, client: Client, output: str) -> None:
+    """Show a run's events from the first on, then as they happen; exit as the run ended.
+
+    A lost connection is taken up again where it ended.
+    """
+    _watch(client, run_id, after, output)
+
+
+def _watch(client: Client, run_id: str, after: int | None, output: str) -> None:
+    notice = partial(click.echo, err=True)
+    events = client.watch(run_id, after=after, notice=lambda text: notice(f"tailrace: {text}"))
+    for data, event in events:
+        click.echo(data if output == "json" else event_line(event))
+    if output == "text":
+        notice(f"run {status_text(str(events.status))}")
+    sys.exit(STATUS_CODES.get(str(events.status), 1))
+
+
+@click.command()
+@click.argument("what", type=click.Choice(["runs", "workflows"]), default="runs")
+@click.option("--workflow", "workflow_id", metavar="ID", help="Only runs of this workflow.")
+@click.option("--status", metavar="STATUS", help="Only runs in this status.")
+@click.option("--limit", type=click.IntRange(1, PAGE_ROWS), default=50, show_default=True, help="Rows.")
+@_client_options
+def ls(
+    what: str, workflow_id: str | None, status: str | None, limit: int, client: Client, output: str
+) -> None:
+    """List runs, the newest first, or workflows."""
+    if what == "workflows":
+        if workflow_id is not None or status is not None:
+            raise click.UsageError("--workflow and --status select runs, not workflows")
+        path = "/workflows"
+    else:
+        path = "/workflows/runs"
+    query = {"workflowId": workflow_id, "status": status, "limit": limit}
+    answer = client.request("GET", path, query=query)
+    if output == "json":
+        click.echo(answer)
+        return
+    page = json.loads(answer)
+    if what == "runs":
+        lines = run_table(page["data"])
+    else:
+        rows = [(row["workflowId"], str(row["version"]), row["name"] or "") for row in page["data"]]
+        lines = table(("WORKFLOW", "VERSION", "NAME"), rows)
+    click.echo("\n".join(lines))
+    if page["nextCursor"] is not None:
+        click.echo("There are more; --limit shows them.", err=True)
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN")
+@_client_options
+def show(run_id: str, client: Client, output: str) -> None:
+    """Show a run as it is now: its status, its variables, its steps."""
+    path = f"/workflows/runs/{segment(run_id)}"
+    answer = client.request("GET", path)
+    if output == "json":
+        click.echo(answer)
+        return
+    click.echo("\n".join(run_lines(json.loads(answer), client.get(f"{path}/steps")["data"])))
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN")
+@after_option
+@_client_options
+def history(run_id: str, after: int | None, client: Client, output: str) -> None:
+    """Print the events of a run that have happened so far, and do not wait for more."""
+    for data, event in client.events(run_id, after=after):
+        click.echo(data if output == "json" else event_line(event))
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN")
+@click.option("--reason", help="Why; it is recorded.")
+@_client_options
+def cancel(run_id: str, reason: str | None, client: Client, output: str) -> None:
+    """Ask for a run to be cancelled; its events tell when it is."""
+    body = {} if reason is None else {"reason": reason}
+    answer = client.post(f"/workflows/runs/{segment(run_id)}/cancel", body)
+    click.echo(
+        json.dumps(answer) if output == "json" else f"asked; the run is {status_text(answer['status'])}"
+    )
