@@ -1,0 +1,206 @@
+"""kill -9 under load: clients start runs and tail them while the service dies at random moments.
+
+``python -m tests.faults.kill --cycles 1000`` prints one line of figures; the test beside it runs few cycles.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import sys
+import tempfile
+import uuid
+from http.client import HTTPException
+from pathlib import Path
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from tests.faults.checker import faults_of_frames, faults_of_history
+from tests.server import Server
+
+STARTERS = 4
+TAILERS = 10
+RUNS_AHEAD_MAX = 40  # unfinished runs beyond which no more are started
+UP_S = (0.05, 0.6)  # how long the service lives in one cycle
+MARK = "TAILRACE_TEST_MARK"  # an argument of every command: whoever carries it after the end is an orphan
+
+DEFINITION = {
+    "variables": {"mark": ""},
+    "steps": [
+        {"id": "a", "type": "wait", "config": {"duration": 5}},
+        {"id": "b", "type": "command", "dependsOn": ["a"], "onInterrupt": "retry",
+         "config": {"command": "sh", "args": ["-c", "for i in 1 2 3 4 5 6 7 8; do echo line $i; sleep 0.01; done", "{{mark}}"]},
+         "output": {"text": "stdout"}},
+        {"id": "c", "type": "wait", "dependsOn": ["a"], "config": {"duration": "20ms"}},
+        {"id": "d", "type": "command", "dependsOn": ["b", "c"], "onError": "continue",
+         "config": {"command": "echo", "args": ["{{text}}"]}},
+    ],
+}  # fmt: skip
+
+
+class Load:
+    """What clients were told (202) and what they saw, over all lives of the service."""
+
+    def __init__(self, server: Server, seed: int) -> None:
+        self.server = server
+        self.random = random.Random(seed)
+        self.mark = f"{MARK}-{uuid.uuid4()}"
+        self.accepted: dict[str, dict[int, bytes]] = {}
+        self.order_faults: list[str] = []
+        self.over: set[str] = set()
+        self.connections = 0
+        self.running = True
+
+    async def start_runs(self) -> None:
+        """Start runs; a request without an answer is repeated until it has one."""
+        while self.running:
+            if len(self.accepted) - len(self.over) > RUNS_AHEAD_MAX:
+                await asyncio.sleep(0.01)
+                continue
+            body = {
+                "runId": str(uuid.UUID(int=self.random.getrandbits(128))),
+                "variables": {"mark": self.mark},
+            }
+            while self.running:
+                try:
+                    answer = await asyncio.to_thread(self.server.post, "/api/v2/workflows/kill/execute", body)
+                except (OSError, HTTPException):  # the latter: killed in the middle of its answer
+                    await asyncio.sleep(0.02)
+                    continue
+                if answer.status == 202:
+                    self.accepted[body["runId"]] = {}
+                    break
+                assert answer.status == 503, answer
+                await asyncio.sleep(0.02)
+
+    async def tail_runs(self) -> None:
+        """Follow one accepted run after the other to its end, resuming after the last seq."""
+        while self.running or len(self.over) < len(self.accepted):
+            open_runs = [run_id for run_id in self.accepted if run_id not in self.over]
+            if not open_runs:
+                await asyncio.sleep(0.01)
+                continue
+            await self.tail(self.random.choice(open_runs))
+
+    async def tail(self, run_id: str) -> None:
+        frames: dict[int, bytes] = {}
+        while True:
+            try:
+                await self.one_connection(run_id, frames)
+            except (OSError, InvalidHandshake):
+                await asyncio.sleep(0.02)
+            except ConnectionClosed as closed:
+                if closed.rcvd is not None and closed.rcvd.code == 1000:
+                    break
+        if self.accepted[run_id] and self.accepted[run_id] != frames:
+            self.order_faults.append(f"{run_id}: two clients saw different streams")
+        self.accepted[run_id] = frames
+        self.over.add(run_id)
+
+    async def one_connection(self, run_id: str, frames: dict[int, bytes]) -> None:
+        after = f"?after={max(frames)}" if frames else ""
+        url = f"{self.server.ws_url}/api/v2/workflows/runs/{run_id}/stream{after}"
+        async with connect(url, compression=None, open_timeout=20) as socket:
+            self.connections += 1
+            while True:
+                data = await socket.recv(decode=False)
+                seq = json.loads(data)["seq"]
+                if seq != len(frames) + 1:
+                    self.order_faults.append(f"{run_id}: seq {seq} came after {len(frames)}")
+                frames[seq] = data
+
+
+async def kill_cycles(directory: Path, *, cycles: int, seed: int) -> tuple[list[str], dict[str, int]]:
+    """Kill and restart the service ``cycles`` times under load; return the faults found, and figures."""
+    server = Server(directory)
+    server.start()
+    server.create("kill", DEFINITION)
+    load = Load(server, seed)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(STARTERS):
+            group.create_task(load.start_runs())
+        for _ in range(TAILERS):
+            group.create_task(load.tail_runs())
+        for _ in range(cycles):
+            await asyncio.sleep(load.random.uniform(*UP_S))
+            server.kill_hard()
+            await asyncio.to_thread(server.start)
+        load.running = False
+    faults = load.order_faults + _compare(server, load)
+    exit_code = server.stop()
+    if exit_code != 0:
+        faults.append(f"the last orderly stop exited {exit_code}")
+    faults += [f"process {pid} outlived the service" for pid in _orphans(load.mark)]
+    figures = {
+        "cycles": cycles,
+        "runs": len(load.accepted),
+        "events": sum(len(frames) for frames in load.accepted.values()),
+        "connections": load.connections,
+        "faults": len(faults),
+    }
+    return faults, figures
+
+
+def _compare(server: Server, load: Load) -> list[str]:
+    faults = []
+    for run_id, frames in load.accepted.items():
+        status = server.run(run_id)["status"]
+        if status not in {"success", "failed"}:
+            faults.append(f"{run_id} is {status}")
+        events = _stored(server, run_id)
+        faults += faults_of_history(run_id, events) + faults_of_frames(run_id, frames, events)
+    listed = server.get("/api/v2/workflows/runs?limit=1").json
+    if "total" in listed and listed["total"] < len(load.accepted):
+        faults.append(f"{listed['total']} runs are listed, {len(load.accepted)} were accepted")
+    return faults
+
+
+def _stored(server: Server, run_id: str) -> list[bytes]:
+    """Return the run's events as the history gives them: the stored bytes."""
+    answer = server.get(f"/api/v2/workflows/runs/{run_id}/events?types=all&limit=1000")
+    assert answer.status == 200, answer
+    return stored_bytes(answer.body)
+
+
+def stored_bytes(page: bytes) -> list[bytes]:
+    """Return the events of a page as they stand in it, byte for byte."""
+    text = page.decode()
+    decoder = json.JSONDecoder()
+    at = text.index('"data":[') + len('"data":[')
+    events = []
+    while text[at] != "]":
+        _, end = decoder.raw_decode(text, at)
+        events.append(text[at:end].encode())
+        at = end + (text[end] == ",")
+    return events
+
+
+def _orphans(mark: str) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if mark.encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cycles", type=int, default=1_000)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        faults, figures = asyncio.run(kill_cycles(Path(directory), cycles=given.cycles, seed=given.seed))
+    for fault in faults[:50]:
+        print(fault)
+    print(" ".join(f"{name}={value}" for name, value in figures.items()))
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
