@@ -1,0 +1,4 @@
+"""The benchmark: what we reach beside what a peer or the machine itself reaches, in the same run.
+
+``scripts/bench`` installs the peers and calls it; ``python -m tests.bench --quick`` needs none of them.
+"""

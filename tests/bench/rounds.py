@@ -1,0 +1,60 @@
+"""Rounds that alternate between the sides (A B A B …), and what is made of their figures."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import TypeVar
+
+from msgspec import Struct
+
+Result = TypeVar("Result")
+
+
+class Scale(Struct, frozen=True):
+    """How much is measured: ``size`` scales what a row does, ``rounds`` how often, within ``row_s`` a row."""
+
+    rounds: int
+    row_s: float
+    quick: bool
+
+    def of(self, full: int, quick: int) -> int:
+        return quick if self.quick else full
+
+
+FULL = Scale(rounds=5, row_s=30.0, quick=False)
+QUICK = Scale(rounds=1, row_s=20.0, quick=True)
+
+
+def interleaved(scale: Scale, sides: Mapping[str, Callable[[], Result]]) -> dict[str, list[Result]]:
+    """Call every side once a round; no new round begins once the row's time is up."""
+    results: dict[str, list[Result]] = {name: [] for name in sides}
+    began = time.monotonic()
+    for number in range(scale.rounds):
+        spent = time.monotonic() - began
+        if number and spent * (number + 1) / number > scale.row_s:
+            break
+        for name, measure in sides.items():
+            results[name].append(measure())
+    return results
+
+
+def middle(values: Sequence[float]) -> float:
+    """Return the median."""
+    return median(values)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return the lowest and the highest figure of the rounds."""
+    return f"{min(values):,.0f}–{max(values):,.0f} in {len(values)} rounds"
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value that ``share`` (0…1) of the values do not pass."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def tell(text: str) -> None:
+    """Say on stderr what is going on: stdout holds the table alone."""
+    print(text, file=sys.stderr, flush=True)
