@@ -7,6 +7,7 @@ the names): what uvicorn lacks is a write of ready frames, and giving up on a cl
 # ruff: noqa: D102  most methods are uvicorn's or asyncio's own, with their meaning
 
 import asyncio
+from codecs import utf_8_decode
 from typing import Any, cast
 
 from uvicorn.config import Config
@@ -17,6 +18,7 @@ from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
+from websockets.typing import LoggerLike
 
 from service.wire.allowance import CLIENT_FRAME_BYTES_MAX, Allowance
 from service.wire.http_protocol import HttpProtocol
@@ -27,6 +29,19 @@ __all__ = ["EXTENSION", "HttpProtocol", "StreamProtocol"]
 CLOSE_TIMEOUT_S = 5.0  # a client that takes nothing for so long after a close is cut off
 CHECK_INTERVAL_MAX_S = 5.0
 FEED_BYTES_MAX = 4 * 1024  # parsed at once: tiny frames are dear, and a flood is noticed between two feeds
+
+
+class Connection(ServerProtocol):
+    """The WebSocket of one client, as RFC 6455 has it, without extensions."""
+
+    def __init__(self, message_bytes_max: int, logger: LoggerLike) -> None:
+        # No extensions: a compressed frame could not be joined with stored bytes.
+        super().__init__(max_size=message_bytes_max, logger=logger)
+
+    def recv_frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None  # it may come between two fragments (§5.4); websockets answers 1002
+        super().recv_frame(frame)
 
 
 class StreamProtocol(WebSocketsSansIOProtocol):
@@ -45,11 +60,11 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        # No extensions: a compressed frame could not be joined with stored bytes.
-        self.conn = ServerProtocol(max_size=CLIENT_FRAME_BYTES_MAX, logger=self.logger)
+        self.conn = Connection(CLIENT_FRAME_BYTES_MAX, self.logger)
         self.outgoing: Outgoing = cast(Outgoing, None)
         self._allowance = Allowance(self.loop.time)
         self._rest = memoryview(b"")  # of a frame too large for one write; nothing may come in between
+        self._unfinished = b""  # the character that a frame of the client's text broke off in
         self._pinged_at = 0.0
         self._pong_owed_since: float | None = None
         self._ending_since: float | None = None
@@ -96,15 +111,18 @@ class StreamProtocol(WebSocketsSansIOProtocol):
             self._drop(frame)
 
     def _drop(self, frame: Frame) -> None:
+        """Forget it; text that is not UTF-8 is refused with the first frame that shows it."""
         if frame.opcode is not Opcode.CONT:
             self.curr_msg_data_type = "text" if frame.opcode is Opcode.TEXT else "bytes"
-            self.frames = []
-        self.frames.append(bytes(frame.data))
-        if frame.fin and self.curr_msg_data_type == "text":
+            self._unfinished = b""
+        if self.curr_msg_data_type == "text":
+            text = self._unfinished + frame.data
             try:
-                b"".join(self.frames).decode()
+                _, decoded = utf_8_decode(text, "strict", frame.fin)
             except UnicodeDecodeError:
                 self._close(1007, "text that is not UTF-8")
+            else:
+                self._unfinished = text[decoded:]
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)

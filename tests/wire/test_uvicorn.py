@@ -6,8 +6,9 @@ from importlib.metadata import version
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
+from websockets.server import ServerProtocol
 
-from service.wire.protocol import HttpProtocol, StreamProtocol
+from service.wire.protocol import Connection, HttpProtocol, StreamProtocol
 
 METHODS = {
     StreamProtocol: [
@@ -21,7 +22,7 @@ METHODS = {
 }  # fmt: skip
 ATTRIBUTES = {
     StreamProtocol: [
-        "conn", "loop", "logger", "queue", "frames", "curr_msg_data_type", "close_sent", "close_timer",
+        "conn", "loop", "logger", "queue", "curr_msg_data_type", "close_sent", "close_timer",
         "handshake_complete", "initial_response", "disconnected", "writable", "ping_interval", "ping_timeout",
     ],
     HttpProtocol: ["loop", "cycle", "pipeline", "transport", "parser"],
@@ -46,3 +47,10 @@ async def test_every_attribute_exists_in_uvicorn(protocol):
     config.load()
     made = protocol.__mro__[1](config, ServerState(), {}, _loop=asyncio.get_running_loop())
     assert [name for name in ATTRIBUTES[protocol] if name not in vars(made)] == []
+
+
+def test_what_connection_changes_exists_in_websockets():
+    base = Connection.__mro__[1]
+    assert base is ServerProtocol
+    assert "recv_frame" in dir(base)
+    assert "current_size" in vars(base())

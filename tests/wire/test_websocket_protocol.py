@@ -72,7 +72,11 @@ async def test_what_a_client_says_is_ignored(running, client):
         (client_frame(TEXT, b"") * 257, 1008),
         (client_frame(PING, b"") * 5000, 1008),
         (client_frame(TEXT, b"\xff"), 1007),
+        (client_frame(TEXT, b"\xff", fin=False), 1007),
+        (client_frame(TEXT, "é".encode()[:1]), 1007),
         (client_frame(TEXT, "é".encode()[:1], fin=False) + client_frame(0, "é".encode()[1:]), None),
+        (client_frame(TEXT, "é".encode()[:1], fin=False) + client_frame(0, b"e", fin=False), 1007),
+        (client_frame(BINARY, b"\xff", fin=False), None),  # and a close in the middle of the message
         (client_frame(3, b""), 1002),
         (b"\x81\x00", 1002),  # not masked
         (client_frame(0, b"x"), 1002),
