@@ -1,95 +1,152 @@
-"""A finished run replayed over WebSocket from the real server, against the same bytes from a bare socket."""
+"""Runs replayed over WebSocket, against JetStream over its own and the same frames from a bare socket."""
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from service.domain.events import Payload, RunComplete, RunStart, StepComplete, StepLog, StepStart
-from service.log.sqlite import SqliteLog
-from service.repository import run_frames
-from tests.bench.appends import TIMESTAMP
+from msgspec import Struct
+
 from tests.bench.ceiling import framed, raw_sender
-from tests.bench.client import Watched, language, watch
+from tests.bench.client import Watched, watch
 from tests.bench.figures import Row, Target
+from tests.bench.nats_peer import Nats, nats
 from tests.bench.rounds import Scale, interleaved, middle, spread
 from tests.bench.running import RUNS, ended
+from tests.bench.seeded import EVENT_BYTES, Seed, write
 from tests.server import Server
 
-RUN = "replayed"
 CLIENTS = 8
-DEFINITION = {"steps": {"print": {"id": "print", "type": "command", "config": {"command": "true"}}}}
+JETSTREAM = "JetStream, WebSocket"
+CEILING = "raw loopback"
+
+
+class Stage(Struct, frozen=True):
+    """What is replayed: one run, one for each of several clients, one that has not ended; and from whom."""
+
+    server: Server
+    one: Seed
+    each: list[Seed]
+    open: Seed
+    ceiling_port: int
+    nats: Nats | None
+
+    def ours(self, *seeds: Seed) -> list[Watched]:
+        paths = [f"{RUNS}/{seed.run_id}/stream" for seed in seeds]
+        found = watch(self.server.port, *paths)
+        for watched, seed in zip(found, seeds, strict=True):
+            assert (watched.messages, watched.code) == (seed.events, 1000), watched
+        return found
+
+    def first(self) -> list[Watched]:
+        """Replay as the first client after a start."""
+        self.server.restart()
+        ended(self.server, self.one.run_id)
+        return self.ours(self.one)
+
+    def unended(self) -> list[Watched]:
+        path = f"{RUNS}/{self.open.run_id}/stream"
+        return watch(self.server.port, path, messages=self.open.events)
+
+    def ceiling(self, clients: int) -> list[Watched]:
+        return watch(self.ceiling_port, *["/"] * clients)
+
+    def jetstream(self, *seeds: Seed) -> list[Watched]:
+        assert self.nats is not None
+        return self.nats.watch(*[seed.run_id for seed in seeds], messages=seeds[0].events)
 
 
 def rows(scale: Scale, directory: Path) -> Iterator[Row]:
-    """Yield messages a second to one client and to eight, and when each of the eight has its first."""
-    events = scale.of(200_000, 5_000)
-    with TemporaryDirectory(dir=directory) as place:
-        shown = asyncio.run(_seed(Path(place) / "tailrace.db", events))
-        with Server(Path(place)) as running, raw_sender(framed(shown)) as port:
-            ended(running, RUN)  # the projections have read it all
-            path = f"{RUNS}/{RUN}/stream"
-            sides: dict[str, Callable[[], list[Watched]]] = {
-                "ours": partial(watch, running.port, path),
-                "ceiling": partial(watch, port, "/"),
-                "ours, all": partial(watch, running.port, path, clients=CLIENTS),
-                "ceiling, all": partial(watch, port, "/", clients=CLIENTS),
-            }
-            sides["ours"]()
-            found = interleaved(scale, sides)
-    for results in found.values():
-        for watched in sum(results, []):
-            said = (watched.messages, watched.bytes, watched.code)
-            assert said == (events, sum(map(len, shown)), 1000), watched
-    yield from _report(found)
+    """Yield messages a second to one client and to eight, and when the last of these has its first."""
+    one = Seed("one", scale.of(200_000, 5_000))
+    each = [Seed(f"each-{number}", scale.of(100_000, 2_000)) for number in range(CLIENTS)]
+    open_ = Seed("open", one.events, finished=False)
+    with ExitStack() as stack:
+        place = Path(stack.enter_context(TemporaryDirectory(dir=directory)))
+        write(place / "tailrace.db", [one, *each, open_])
+        stage = Stage(
+            stack.enter_context(Server(place)),
+            one,
+            each,
+            open_,
+            stack.enter_context(raw_sender(framed(one.shown()))),
+            stack.enter_context(nats(place)),
+        )
+        if stage.nats:
+            for seed in (one, *each):
+                stage.nats.store([seed.run_id], events=seed.events, event_bytes=EVENT_BYTES)
+        stage.first()  # whatever is made at the first replay of all is there from now on
+        found = interleaved(scale, _sides(stage))
+    assert {watched.messages for watched in sum(found["ceiling"], [])} == {one.events}
+    yield from _one_client(found)
+    yield from _clients(found)
 
 
-def _report(found: dict[str, list[list[Watched]]]) -> Iterator[Row]:
-    rates = {name: [_rate(watched) for watched in rounds] for name, rounds in found.items()}
-    firsts = [round_[0].first_ms for round_ in found["ours"]]
-    yield Row(
-        "replay, 1 client", "/s", middle(rates["ours"]), "raw loopback", middle(rates["ceiling"]),
-        Target("figure", "least", 100_000),
-        (f"client in {language()}; first message after {middle(firsts):.1f} ms; {spread(rates['ours'])}",),
+def _sides(stage: Stage) -> dict[str, Callable[[], list[Watched]]]:
+    sides: dict[str, Callable[[], list[Watched]]] = {
+        "cold": stage.first,
+        "warm": partial(stage.ours, stage.one),
+        "ceiling": partial(stage.ceiling, 1),
+        "open": stage.unended,
+        "runs": partial(stage.ours, *stage.each),
+        "run": partial(stage.ours, *[stage.one] * CLIENTS),
+    }
+    if stage.nats is not None:
+        sides |= {
+            "JetStream": partial(stage.jetstream, stage.one),
+            "JetStream, runs": partial(stage.jetstream, *stage.each),
+            "JetStream, run": partial(stage.jetstream, *[stage.one] * CLIENTS),
+        }
+    return sides
+
+
+Found = dict[str, list[list[Watched]]]
+
+
+def _one_client(found: Found) -> Iterator[Row]:
+    yield _row(
+        "replay, 1 client, first after a start", found, "cold", JETSTREAM, "JetStream", 8.0, first_too=True
+    )
+    yield _row("replay, 1 client, first after a start", found, "cold", CEILING, "ceiling", 0.5)
+    yield _row("replay, 1 client, again", found, "warm", CEILING, "ceiling", 0.8, first_too=True)
+    yield _row("replay, 1 client, run not ended", found, "open", JETSTREAM, "JetStream", 2.0, first_too=True)
+
+
+def _clients(found: Found) -> Iterator[Row]:
+    for name, side, peer in (
+        (f"replay, {CLIENTS} clients on {CLIENTS} runs", "runs", "JetStream, runs"),
+        (f"replay, {CLIENTS} clients on 1 run", "run", "JetStream, run"),
+    ):
+        yield _row(f"{name}, sum", found, side, JETSTREAM, peer, 10.0)
+        lasts = {
+            each: [max(_firsts(round_)) for round_ in found[each]] for each in (side, peer) if each in found
+        }
+        yield Row(
+            f"{name}, last to get its first", "ms", middle(lasts[side]),
+            JETSTREAM, middle(lasts[peer]) if peer in lasts else None, Target("figure", "most", 50),
+            (f"from sending the upgrade; {spread(lasts[side])} (ms)",),
+        )  # fmt: skip
+
+
+def _row(
+    job: str, found: Found, side: str, against: str, peer: str, least: float, *, first_too: bool = False
+) -> Row:
+    rates = {each: [_rate(watched) for watched in found[each]] for each in (side, peer) if each in found}
+    notes = [spread(rates[side])]
+    if first_too:
+        firsts = {each: middle([_firsts(round_)[0] for round_ in found[each]]) for each in rates}
+        notes.append("first message after " + ", ".join(f"{ms:.1f} ms ({who})" for who, ms in firsts.items()))
+    return Row(
+        job, "/s", middle(rates[side]), against, middle(rates[peer]) if peer in rates else None,
+        Target("ratio", "least", least), tuple(notes),
     )  # fmt: skip
-    yield Row(
-        f"replay, {CLIENTS} clients, sum", "/s", middle(rates["ours, all"]),
-        "raw loopback", middle(rates["ceiling, all"]), None, (spread(rates["ours, all"]),),
-    )  # fmt: skip
-    worst = [max(watched.first_ms for watched in round_) for round_ in found["ours, all"]]
-    ceiling = [max(watched.first_ms for watched in round_) for round_ in found["ceiling, all"]]
-    yield Row(
-        f"replay, {CLIENTS} clients, last to get its first", "ms", middle(worst),
-        "raw loopback", middle(ceiling), Target("figure", "most", 100),
-        (f"from sending the upgrade; {spread(worst)} (ms)",),
-    )  # fmt: skip
+
+
+def _firsts(watched: Sequence[Watched]) -> list[float]:
+    return [client.first_ms for client in watched]
 
 
 def _rate(watched: Sequence[Watched]) -> float:
     """Return messages a second over all clients of a round."""
     return sum(client.messages for client in watched) / max(client.total_ms for client in watched) * 1000
-
-
-async def _seed(path: Path, step_events: int) -> list[bytes]:
-    """Write a finished run with ``step_events`` events, and return those that a watcher is sent."""
-    lines = (
-        StepLog("print", "info", f"a line of output as programs print them, number {number}", TIMESTAMP)
-        for number in range(step_events - 2)
-    )
-    payloads: list[Payload] = [
-        RunStart("w", 1, DEFINITION, {}, {"type": "bench"}, "hash"),
-        StepStart("print", "print", 1),
-        *lines,
-        StepComplete("print", "print", "success", 1, 1),
-        RunComplete("success", 1, step_events),
-    ]
-    shown: list[bytes] = []
-    log = SqliteLog.open(path)
-    after = -1
-    for frame in run_frames(RUN, payloads, after=after, timestamp=TIMESTAMP):
-        await log.append(f"run/{RUN}", frame, expected_seq=after)
-        after += len(frame)
-        shown += [event.data for event in frame]
-    await log.close()
-    return shown[1:-1]

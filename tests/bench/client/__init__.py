@@ -1,16 +1,23 @@
-"""Clients that count WebSocket frames as cheaply as the machine allows; in Go where there is Go."""
+"""The load: clients in Go that count frames as cheaply as the machine allows, and what feeds them."""
 
-import json
+import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
-from msgspec import Struct, convert
+from msgspec import Struct, convert, json
 
 HERE = Path(__file__).parent
-BINARY = HERE.parent.parent.parent / ".cache" / "bench" / "client"
-TIMEOUT_S = 60.0
+CACHE = HERE.parent.parent.parent / ".cache"
+TIMEOUT_S = 90.0
+BUILD_TIMEOUT_S = 180.0
+GO = {
+    "GO111MODULE": "off",  # no network: the one library that is needed is Debian's
+    "GOPATH": "/usr/share/gocode",
+    "GOFLAGS": "",
+    "GOCACHE": str(CACHE / "go"),
+}
 
 
 class Watched(Struct, frozen=True, rename="camel"):
@@ -23,24 +30,29 @@ class Watched(Struct, frozen=True, rename="camel"):
     code: int
 
 
-def language() -> str:
-    """Return what the client is written in on this machine."""
-    return "Go" if shutil.which("go") else "Python"
+def built(source: Path) -> Path:
+    """Return the program made from the Go files in ``source``, built anew if one of them has changed."""
+    program = CACHE / "bench" / source.name
+    newest = max(file.stat().st_mtime for file in source.glob("*.go"))
+    if not program.exists() or program.stat().st_mtime < newest:
+        assert shutil.which("go"), "the bench's client is written in Go: install golang-go"
+        program.parent.mkdir(parents=True, exist_ok=True)
+        build = ["go", "build", "-o", str(program), "."]
+        subprocess.run(build, check=True, timeout=BUILD_TIMEOUT_S, cwd=source, env=os.environ | GO)
+    return program
 
 
-def watch(port: int, path: str, *, clients: int = 1) -> list[Watched]:
-    """Open ``clients`` WebSockets at once and count until each is closed."""
-    command = [*_command(), f"127.0.0.1:{port}", path, str(clients)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    assert done.returncode == 0, done.stderr
-    return convert(json.loads(done.stdout), list[Watched])
+def ask(verb: str, **spec: object) -> Any:
+    """Run the client and return what it answers."""
+    command = [str(built(HERE)), verb]
+    done = subprocess.run(
+        command, input=json.encode(spec), capture_output=True, timeout=TIMEOUT_S, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return json.decode(done.stdout) if done.stdout else None
 
 
-def _command() -> list[str]:
-    source = HERE / "main.go"
-    if language() == "Python":
-        return [sys.executable, str(HERE / "counter.py")]
-    if not BINARY.exists() or BINARY.stat().st_mtime < source.stat().st_mtime:
-        BINARY.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["go", "build", "-o", str(BINARY), str(source)], check=True, timeout=120)
-    return [str(BINARY)]
+def watch(port: int, *paths: str, messages: int = 0) -> list[Watched]:
+    """Open a WebSocket on each path at once and count until each is closed, or has ``messages``."""
+    spec = {"protocol": "websocket", "address": f"127.0.0.1:{port}", "paths": paths, "messages": messages}
+    return convert(ask("replay", **spec), list[Watched])
