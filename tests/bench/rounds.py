@@ -26,13 +26,15 @@ FULL = Scale(rounds=5, row_s=30.0, quick=False)
 QUICK = Scale(rounds=1, row_s=20.0, quick=True)
 
 
-def interleaved(scale: Scale, sides: Mapping[str, Callable[[], Result]]) -> dict[str, list[Result]]:
-    """Call every side once a round; no new round begins once the row's time is up."""
+def interleaved(
+    scale: Scale, sides: Mapping[str, Callable[[], Result]], *, row_s: float | None = None
+) -> dict[str, list[Result]]:
+    """Call every side once a round; no new round begins that the row's time would not suffice for."""
     results: dict[str, list[Result]] = {name: [] for name in sides}
     began = time.monotonic()
     for number in range(scale.rounds):
         spent = time.monotonic() - began
-        if number and spent * (number + 1) / number > scale.row_s:
+        if number and spent * (number + 1) / number > (row_s or scale.row_s):
             break
         for name, measure in sides.items():
             results[name].append(measure())

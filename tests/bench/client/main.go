@@ -23,6 +23,12 @@ func main() {
 		var spec storeSpec
 		must(json.NewDecoder(os.Stdin).Decode(&spec))
 		store(spec)
+	case "watch":
+		watch()
+	case "produce":
+		var spec produceSpec
+		must(json.Unmarshal([]byte(os.Args[2]), &spec)) // its stdin is the service's
+		produce(spec)
 	default:
 		must(fmt.Errorf("there is no verb %q", verb))
 	}

@@ -12,6 +12,8 @@ import (
 
 const natsConnect = `CONNECT {"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"echo":true}` + "\r\n"
 
+const natsProtocol = "Sec-WebSocket-Protocol: nats\r\n"
+
 // A natsMessage is a MSG or HMSG; of the latter only what follows the headers is the payload.
 type natsMessage struct {
 	words   []byte // MSG subject sid [reply]

@@ -102,7 +102,7 @@ func (c *counter) overJetStream(reading *loop, fd int, stream, subject string) (
 	}
 	one.over = func() { c.found.TotalMs = c.ms() }
 	reading.add(fd, one)
-	send(fd, upgrade(c.spec.Address, "/", "Sec-WebSocket-Protocol: nats\r\n"))
+	send(fd, upgrade(c.spec.Address, "/", natsProtocol))
 	return func() {
 		if one.lost {
 			must(fmt.Errorf("NATS closed %s", stream))
