@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 
-from tests.bench import appends, engine, fanout, first_frame, lines, neighbours, replay
+from tests.bench import appends, engine, fanout, first_frame, idle, lines, neighbours, replay
 from tests.bench.figures import Row, save, table
 from tests.bench.rounds import FULL, QUICK, Scale, middle, tell
 
@@ -22,6 +22,7 @@ JOBS: dict[str, Callable[[Scale, Path], Iterator[Row]]] = {
     "appends": appends.rows,
     "replay": replay.rows,
     "fanout": fanout.rows,
+    "idle": idle.rows,
     "lines": lines.rows,
     "first_frame": first_frame.rows,
     "engine": engine.rows,

@@ -3,8 +3,8 @@
 import asyncio
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -16,7 +16,7 @@ from service.domain.events import StepLog, encode_run_event
 from service.log import NewEvent
 from service.log.sqlite import SqliteLog
 from service.log.store import Store
-from tests.bench import redis_peer
+from tests.bench import nats_peer, redis_peer
 from tests.bench.figures import Row, Target
 from tests.bench.rounds import Scale, interleaved, middle, percentile, spread
 
@@ -33,47 +33,57 @@ class Appending(Struct, frozen=True):
     per_flush: float
 
 
+Load = Appending | redis_peer.Load | nats_peer.Load
+
+
+class Peers(Struct, frozen=True):
+    """Who else is here."""
+
+    redis_port: int | None
+    nats: nats_peer.Nats | None
+
+
 def rows(scale: Scale, directory: Path) -> Iterator[Row]:
-    """Yield 100 appenders (judged) and one appender (for information)."""
-    with redis_peer.redis(directory) if redis_peer.installed() else nullcontext() as port:
-        target = Target("ratio", "least", 1.0)
-        yield _row("appends, 100 appenders", scale, directory, port, 100, scale.of(150_000, 5_000), target)
-        yield _row("appends, 1 appender", scale, directory, port, 1, scale.of(4_000, 200), None)
+    """Yield 100 appenders and one appender."""
+    with ExitStack() as stack:
+        redis = redis_peer.redis(directory) if redis_peer.installed() else nullcontext()
+        always = nats_peer.nats(directory, jetstream="sync_interval: always")
+        peers = Peers(stack.enter_context(redis), stack.enter_context(always))
+        yield from _rows(scale, directory, peers, 100, scale.of(150_000, 5_000), scale.of(10_000, 500))
+        yield from _rows(scale, directory, peers, 1, scale.of(4_000, 200), scale.of(2_000, 100))
 
 
-def _row(
-    job: str,
-    scale: Scale,
-    directory: Path,
-    port: int | None,
-    appenders: int,
-    count: int,
-    target: Target | None,
-) -> Row:
-    sides: dict[str, Callable[[], Appending | redis_peer.Load]] = {
+def _rows(
+    scale: Scale, directory: Path, peers: Peers, appenders: int, count: int, nats_count: int
+) -> Iterator[Row]:
+    sides: dict[str, Callable[[], Load]] = {
         "ours": partial(append, directory, appenders=appenders, appends=count)
     }
-    if port is not None:
-        sides["redis"] = partial(
-            redis_peer.load, port, clients=appenders, appends=count, event_bytes=EVENT_BYTES
+    if peers.redis_port is not None:
+        sides["Redis always"] = partial(
+            redis_peer.load, peers.redis_port, clients=appenders, appends=count, event_bytes=EVENT_BYTES
+        )
+    if peers.nats is not None:
+        sides["JetStream always"] = partial(
+            peers.nats.load, clients=appenders, appends=nats_count, event_bytes=EVENT_BYTES
         )
     found = interleaved(scale, sides)
-    ours, theirs = found["ours"], found.get("redis", [])
-    notes = [
-        _note("ours", ours),
-        f"ours: {middle([round_.per_flush for round_ in ours]):.1f} appends per flush",
-    ]
-    if theirs:
-        notes.append(_note("Redis", theirs))
-    return Row(
-        job, "/s", middle([round_.per_s for round_ in ours]),
-        f"Redis always, {appenders} client{'s' if appenders > 1 else ''}",
-        middle([round_.per_s for round_ in theirs]) if theirs else None,
-        target, tuple(notes),
-    )  # fmt: skip
+    rates = {side: middle([round_.per_s for round_ in rounds]) for side, rounds in found.items()}
+    flushes = middle([round_.per_flush for round_ in found["ours"]])
+    ours = (_note("ours", found["ours"]), f"ours: {flushes:.1f} appends per flush")
+    targets = {"Redis always": 2.0 if appenders > 1 else 1.0}
+    if appenders > 1:
+        targets["JetStream always"] = 20.0
+    for peer, least in targets.items():
+        theirs = (_note(peer, found[peer]),) if peer in found else ()
+        yield Row(
+            f"appends, {appenders} appender{'s' if appenders > 1 else ''}", "/s", rates["ours"],
+            peer, rates.get(peer), Target("ratio", "least", least),
+            (*ours, *theirs) if peer == "Redis always" else theirs,
+        )  # fmt: skip
 
 
-def _note(name: str, found: list) -> str:
+def _note(name: str, found: Sequence[Load]) -> str:
     p50, p99 = (middle([getattr(round_, key) for round_ in found]) for key in ("p50_ms", "p99_ms"))
     return f"{name}: p50 {p50:.2f} ms, p99 {p99:.2f} ms; {spread([round_.per_s for round_ in found])}"
 

@@ -22,6 +22,14 @@ websocket {{ listen: "127.0.0.1:{websocket_port}", no_tls: true }}
 """
 
 
+class Load(Struct, frozen=True, rename="camel"):
+    """What one run of appenders found."""
+
+    per_s: float
+    p50_ms: float
+    p99_ms: float
+
+
 class Nats(Struct, frozen=True):
     """Where a running server listens."""
 
@@ -32,6 +40,11 @@ class Nats(Struct, frozen=True):
     def store(self, streams: Sequence[str], *, events: int, event_bytes: int) -> None:
         """Put ``events`` into each of these new JetStream streams, which are files."""
         ask("store", address=f"127.0.0.1:{self.port}", streams=streams, events=events, bytes=event_bytes)
+
+    def load(self, *, clients: int, appends: int, event_bytes: int) -> Load:
+        """Publish single events from ``clients`` connections, each waiting for every acknowledgement."""
+        spec = {"address": f"127.0.0.1:{self.port}", "clients": clients, "appends": appends}
+        return convert(ask("append", **spec, bytes=event_bytes), Load)
 
     def watch(self, *streams: str, messages: int) -> list[Watched]:
         """Read a stream with each of as many WebSockets, all at once, as its own clients would."""

@@ -20,9 +20,7 @@ func store(spec storeSpec) {
 	client := dialNats(spec.Address)
 	payload := strings.Repeat("x", spec.Bytes)
 	for _, stream := range spec.Streams {
-		client.request("STREAM.CREATE."+stream, map[string]any{
-			"name": stream, "subjects": []string{"ev." + stream}, "storage": "file", "num_replicas": 1,
-		})
+		client.create(stream, "ev."+stream)
 		out := bufio.NewWriterSize(client.conn, 1<<20)
 		for number := 0; number < spec.Events; number++ {
 			fmt.Fprintf(out, "PUB ev.%s %d\r\n%s\r\n", stream, len(payload), payload)

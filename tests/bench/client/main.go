@@ -23,6 +23,10 @@ func main() {
 		var spec storeSpec
 		must(json.NewDecoder(os.Stdin).Decode(&spec))
 		store(spec)
+	case "append":
+		var spec appendSpec
+		must(json.NewDecoder(os.Stdin).Decode(&spec))
+		must(json.NewEncoder(os.Stdout).Encode(appends(spec)))
 	case "watch":
 		watch()
 	case "produce":

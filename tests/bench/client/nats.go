@@ -174,6 +174,7 @@ func (m natsMessage) reply() []byte {
 
 // natsClient is a plain TCP connection for what is not measured: requests and their answers, one at a time.
 type natsClient struct {
+	inbox  string
 	conn   net.Conn
 	buffer []byte
 	length int
@@ -182,8 +183,9 @@ type natsClient struct {
 func dialNats(address string) *natsClient {
 	conn, err := net.Dial("tcp", address)
 	must(err)
-	client := &natsClient{conn: conn, buffer: make([]byte, 1<<16)}
-	client.write([]byte(natsConnect + "SUB _A 1\r\n"))
+	inbox := fmt.Sprintf("_A.%d", conn.LocalAddr().(*net.TCPAddr).Port)
+	client := &natsClient{inbox: inbox, conn: conn, buffer: make([]byte, 1<<16)}
+	client.write([]byte(natsConnect + "SUB " + inbox + " 1\r\n"))
 	return client
 }
 
@@ -192,7 +194,7 @@ func (c *natsClient) write(data []byte) {
 	must(err)
 }
 
-// message waits for the next message to _A.
+// message waits for the next message to the client's inbox.
 func (c *natsClient) message() []byte {
 	for {
 		kind, message, size := parseNats(c.buffer[:c.length])
@@ -224,11 +226,18 @@ func publication(subject, reply string, payload []byte) []byte {
 func (c *natsClient) request(subject string, body any) map[string]any {
 	payload, err := json.Marshal(body)
 	must(err)
-	c.write(publication("$JS.API."+subject, "_A", payload))
+	c.write(publication("$JS.API."+subject, c.inbox, payload))
 	var answer map[string]any
 	must(json.Unmarshal(c.message(), &answer))
 	if refusal := answer["error"]; refusal != nil {
 		must(fmt.Errorf("%s: %v", subject, refusal))
 	}
 	return answer
+}
+
+// create makes a stream that is kept in a file.
+func (c *natsClient) create(stream, subject string) {
+	c.request("STREAM.CREATE."+stream, map[string]any{
+		"name": stream, "subjects": []string{subject}, "storage": "file", "num_replicas": 1,
+	})
 }
