@@ -146,11 +146,19 @@ async def build(settings: Settings, log: Log, *, port: int) -> AsyncIterator[Ser
     projections = Projections.open(settings.db.with_name(f"{settings.db.name}.views"), log)
     _tell_containment(steps)
     service = Service()
-    service.app = _asgi_app(settings, log, repository, projections, service.closing, port)
+    stream = StreamEndpoint(
+        log,
+        closing=service.closing,
+        watchers_max=settings.max_watchers,
+        watchers_per_run_max=settings.max_watchers_per_run,
+        stall_timeout_s=settings.stall_timeout_s,
+    )
+    service.app = _asgi_app(settings, log, repository, projections, stream, port)
     try:
         async with asyncio.TaskGroup() as group:
             parts = [
                 group.create_task(service.part("projections", projections.run)),
+                group.create_task(service.part("streams", stream.run)),
                 group.create_task(
                     service.part(
                         "engine", partial(_engine, service, settings, log, repository, projections, steps)
@@ -196,24 +204,17 @@ def _asgi_app(
     log: Log,
     repository: Repository,
     projections: Projections,
-    closing: asyncio.Event,
+    stream: StreamEndpoint,
     port: int,
 ) -> App:
     context = Context(
         log=log,
         repository=repository,
         projections=projections,
-        closing=closing,
+        closing=stream.closing,
         free_bytes=partial(_free_bytes, settings.db.absolute().parent),
         min_free_bytes=settings.min_free_bytes,
         unavailable=lambda: getattr(log, "unavailable", None),
-    )
-    stream = StreamEndpoint(
-        log,
-        closing=closing,
-        watchers_max=settings.max_watchers,
-        watchers_per_run_max=settings.max_watchers_per_run,
-        stall_timeout_s=settings.stall_timeout_s,
     )
     return Gate(
         api(context, stream),

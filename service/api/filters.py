@@ -109,6 +109,11 @@ class EventFilter(Struct, frozen=True):
         """Tell whether it lets every event of a run pass."""
         return self.types >= RUN_TYPES and self.step_id is None and self.level is None
 
+    @property
+    def every_step_event(self) -> bool:
+        """Tell whether it lets every event pass that is neither the run's header nor its seal."""
+        return self.types >= DEFAULT_TYPES and self.step_id is None and self.level is None
+
     def passing(self, page: Sequence[Recorded]) -> Sequence[Recorded]:
         """Return what of ``page`` passes, in order."""
         if self.everything:

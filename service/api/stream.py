@@ -16,6 +16,7 @@ from service.api.patience import SHUTTING_DOWN, held
 from service.api.problems import Problem, problem_of
 from service.api.stream_form import EVENT_STREAM, NDJSON, form_for
 from service.api.stream_http import KEEPALIVE_INTERVAL_S, stream_over_http
+from service.api.stream_live import LiveRuns
 from service.api.stream_query import StreamQuery, header, parse_stream_query
 from service.api.stream_read import Reading, open_reading
 from service.api.stream_ws import stream_over_websocket
@@ -52,12 +53,17 @@ class StreamEndpoint:
         self.watchers_per_run_max = watchers_per_run_max
         self.stall_timeout_s = stall_timeout_s
         self.keepalive_interval_s = keepalive_interval_s
+        self.live = LiveRuns(log)
         self._watchers: Counter[str] = Counter()
 
     @property
     def watchers(self) -> int:
         """Return how many clients are being served."""
         return self._watchers.total()
+
+    async def run(self) -> None:
+        """Push what is new to who has caught up, until the service shuts down; else each reads by itself."""
+        await self.live.run(self.closing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one client until its run, its interest or the service ends."""
@@ -125,8 +131,11 @@ class StreamEndpoint:
             return reading or await open_reading(self.log, run_id, query)
 
         await stream_over_websocket(
-            scope, receive, send, opening, closing=self.closing, stall_timeout_s=self.stall_timeout_s
-        )
+            scope, receive, send, opening,
+            live=self.live,
+            closing=self.closing,
+            stall_timeout_s=self.stall_timeout_s,
+        )  # fmt: skip
 
     async def _over_http(
         self, scope: Scope, receive: Receive, send: Send, run_id: str, query: StreamQuery

@@ -1,7 +1,6 @@
 """What a stream says about itself when asked with ``control=1``: shaped like events, but without a seq."""
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from typing import ClassVar, Literal, NamedTuple
 
 import msgspec
@@ -9,7 +8,7 @@ from msgspec import Struct
 
 from service.api.stream_read import Reading
 from service.domain.events import RunStatus
-from service.log import Recorded
+from service.wire.stretch import Rows, Stretch
 
 BOOKMARK_EVENTS = 1_000  # hidden in a row: one bookmark, so that a client who comes back skips them
 
@@ -67,7 +66,10 @@ class Part(NamedTuple):
     """What is sent next: control messages, then events."""
 
     said: Sequence[Message]
-    events: Sequence[Recorded]
+    events: Stretch
+
+
+NOTHING = Rows()
 
 
 class _Envelope(Struct, frozen=True, rename="camel"):
@@ -76,38 +78,64 @@ class _Envelope(Struct, frozen=True, rename="camel"):
     payload: Control
 
 
-async def parts_of(reading: Reading) -> AsyncGenerator[Part, None]:
-    """Yield what ``reading`` yields, with control messages if it wants them. Raises what that raises."""
-    if reading.control:
-        async with aclosing(_narrated(reading)) as parts:
-            async for part in parts:
-                yield part
-    else:
-        async with aclosing(reading.pages()) as pages:
-            async for page in pages:
-                yield Part((), page)
+class Narrator:
+    """Gives what a reading gives, with control messages in between if the reading wants them."""
 
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
+        self._told = reading.after  # what the client knows to lie behind it
+        self._caught_up = self._ended = not reading.control
+        self._said: list[Message] = []
+        if reading.control:
+            hello = Hello(reading.status, reading.last_seq, reading.after if reading.after >= 0 else None)
+            self._said = [_message(reading, hello)]
 
-async def _narrated(reading: Reading) -> AsyncGenerator[Part, None]:
-    told = reading.after
-    caught_up = False
-    said = [_message(reading, Hello(reading.status, reading.last_seq, told if told >= 0 else None))]
-    async with aclosing(reading.pages()) as pages:
-        async for page in pages:
-            yield Part(said, page)
-            said = []
-            told = page[-1].seq if page else told
-            if not caught_up and reading.after >= reading.head:
-                caught_up, told = True, reading.after
-                yield Part([_message(reading, CaughtUp(told))], ())
-            elif reading.after - told >= BOOKMARK_EVENTS:
-                told = reading.after
-                yield Part([_message(reading, Bookmark(told))], ())
-    if not caught_up:
-        said.append(_message(reading, CaughtUp(reading.after)))
-    seal = reading.seal
-    assert seal is not None
-    yield Part([*said, _message(reading, End(seal.status, seal.last_seq, reading.hash.hex()))], ())
+    @property
+    def bookmarks(self) -> bool:
+        """Tell whether there may be something to say about events that are not sent."""
+        return self.reading.control and not self.reading.where.every_step_event
+
+    def moved_to(self, seq: int) -> None:
+        """Go on behind ``seq``: the client has been given everything up to there in another way."""
+        self.reading.after = self._told = seq
+
+    async def next(self) -> Part | None:
+        """Return what is sent next; None at the live edge and when all is said. Raises as reading does."""
+        events = await self.reading.next()
+        if not self.reading.control:
+            return None if events is None else Part((), events)
+        if events is None:
+            self._conclude()
+        said, self._said = self._said, []
+        if events is not None:
+            self._observe(events)
+        elif not said:
+            return None
+        return Part(said, events or NOTHING)
+
+    def _observe(self, events: Stretch) -> None:
+        """Take note of what the client is about to get, and prepare what follows it."""
+        reading = self.reading
+        if not self._caught_up and reading.after >= reading.head:
+            self._say_caught_up()
+        elif events:
+            self._told = events.last_seq
+        elif reading.after - self._told >= BOOKMARK_EVENTS:
+            self._told = reading.after
+            self._said.append(_message(reading, Bookmark(self._told)))
+
+    def _conclude(self) -> None:
+        reading = self.reading
+        if not self._caught_up and reading.after >= reading.head:
+            self._say_caught_up()
+        seal = reading.seal
+        if seal is not None and not self._ended:
+            self._ended = True
+            self._said.append(_message(reading, End(seal.status, seal.last_seq, reading.hash.hex())))
+
+    def _say_caught_up(self) -> None:
+        self._caught_up, self._told = True, self.reading.after
+        self._said.append(_message(self.reading, CaughtUp(self._told)))
 
 
 def _message(reading: Reading, control: Control) -> Message:

@@ -1,6 +1,5 @@
 """The two forms that a stream has over HTTP: server-sent events, and one JSON object a line (NDJSON)."""
 
-from collections.abc import Iterator, Sequence
 from re import compile as pattern
 from typing import Protocol
 
@@ -9,8 +8,7 @@ import msgspec
 from service.api.problems import Problem
 from service.api.stream_control import Message
 from service.api.stream_read import Reading
-from service.log import Recorded
-from service.wire.frames import lines, server_sent_events
+from service.wire.stretch import Joined, Stretch
 
 EVENT_STREAM = "text/event-stream"
 NDJSON = "application/x-ndjson"
@@ -25,8 +23,8 @@ class Form(Protocol):
     no_content: bool
     keepalive: bytes
 
-    def events(self, page: Sequence[Recorded]) -> Iterator[bytes]:
-        """Yield the events, many in one text; their bytes are the stored ones."""
+    def events(self, stretch: Stretch) -> Joined:
+        """Yield the events as they are stored, many in one text, each text with its last seq."""
         ...
 
     def said(self, message: Message) -> bytes:
@@ -53,9 +51,9 @@ class ServerSentEvents:
     no_content = True  # the only thing that stops a browser from reconnecting
     keepalive = b":\n\n"
 
-    def events(self, page: Sequence[Recorded]) -> Iterator[bytes]:
+    def events(self, stretch: Stretch) -> Joined:
         """Yield the events."""
-        return (text for text, _ in server_sent_events(page))
+        return stretch.server_sent_events()
 
     def said(self, message: Message) -> bytes:
         """Return an event with a name, which no ``onmessage`` sees; a cursor becomes its id."""
@@ -90,9 +88,9 @@ class Lines:
     no_content = False
     keepalive = b"\n"
 
-    def events(self, page: Sequence[Recorded]) -> Iterator[bytes]:
+    def events(self, stretch: Stretch) -> Joined:
         """Yield the events."""
-        return (text for text, _ in lines(page))
+        return stretch.lines()
 
     def said(self, message: Message) -> bytes:
         """Return a line."""

@@ -1,8 +1,7 @@
 """The stream as the body of a response that lasts as long as the run, in a form of stream_form.py."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import aclosing
+from collections.abc import Iterable
 
 import structlog
 
@@ -10,7 +9,7 @@ from service.api.asgi import Receive, Scope, Send
 from service.api.patience import SHUTTING_DOWN
 from service.api.problems import problem_of
 from service.api.race import first_of
-from service.api.stream_control import Part, parts_of
+from service.api.stream_control import Narrator, Part
 from service.api.stream_form import Form
 from service.api.stream_read import Reading
 from service.errors import TailraceError
@@ -44,19 +43,19 @@ async def stream_over_http(
         outgoing.stall_timeout_s = stall_timeout_s
     body = Body(send)
     last = b""
-    async with aclosing(parts_of(reading)) as parts:
-        first, something = await _begin(parts, reading)
-        if not something and form.no_content:
-            await send({"type": "http.response.start", "status": 204, "headers": _NEVER_STORED})
-        else:
-            headers = [(b"content-type", form.media_type.encode()), *_NEVER_STORED]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            last = await first_of(
-                _listen(receive),
-                _send_all(body, form, first, parts, reading),
-                _keep_alive(body, form, keepalive_interval_s),
-                _shutdown(closing, form),
-            )
+    narrator = Narrator(reading)
+    first, something = await _begin(narrator)
+    if not something and form.no_content:
+        await send({"type": "http.response.start", "status": 204, "headers": _NEVER_STORED})
+    else:
+        headers = [(b"content-type", form.media_type.encode()), *_NEVER_STORED]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        last = await first_of(
+            _listen(receive),
+            _send_all(body, form, first, narrator),
+            _keep_alive(body, form, keepalive_interval_s),
+            _shutdown(closing, form),
+        )
     await _farewell(body, last, outgoing)
 
 
@@ -68,7 +67,7 @@ class Body:
         self._send = send
         self._turn = asyncio.Lock()
 
-    async def write(self, text: bytes) -> None:
+    async def write(self, text: bytes | memoryview) -> None:
         """Send ``text``; returns once the connection has room for more."""
         async with self._turn:
             for start in range(0, len(text), PIECE_BYTES_MAX):
@@ -81,24 +80,29 @@ class Body:
         await self._send({"type": "http.response.body", "body": text, "more_body": False})
 
 
-async def _begin(parts: AsyncIterator[Part], reading: Reading) -> tuple[list[Part], bool]:
+async def _begin(narrator: Narrator) -> tuple[list[Part], bool]:
     """Return what comes first, and whether there is an event to send, or one may come."""
     first = []
-    async for part in parts:
+    while (part := await narrator.next()) is not None:
         first.append(part)
-        if part.events or not reading.over:
+        if part.events or not narrator.reading.over:
             return first, True
-    return first, False
+    return first, not narrator.reading.over
 
 
-async def _send_all(
-    body: Body, form: Form, first: Iterable[Part], parts: AsyncIterator[Part], reading: Reading
-) -> bytes:
+async def _send_all(body: Body, form: Form, first: Iterable[Part], narrator: Narrator) -> bytes:
+    reading = narrator.reading
     try:
         for part in first:
             await _write(body, form, part)
-        async for part in parts:
-            await _write(body, form, part)
+        while True:
+            following = await narrator.next()
+            if following is not None:
+                await _write(body, form, following)
+            elif reading.seal is not None:
+                break
+            else:
+                await reading.more()
     except Exception as error:  # noqa: BLE001  the one place where our faults end
         if not isinstance(error, TailraceError):
             _diagnostics.exception("stream failed", after=reading.after)
@@ -111,7 +115,7 @@ async def _send_all(
 async def _write(body: Body, form: Form, part: Part) -> None:
     if part.said:
         await body.write(b"".join(map(form.said, part.said)))
-    for text in form.events(part.events):
+    for text, _ in form.events(part.events):
         await body.write(text)
 
 

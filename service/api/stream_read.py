@@ -1,7 +1,7 @@
 """One client's way through a run: from its cursor, filtered, live at the end, until the seal."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from service.api.filters import After, EventFilter
@@ -9,22 +9,25 @@ from service.api.stream_query import StreamQuery
 from service.domain.events import RunComplete, RunStatus, decode_event
 from service.errors import Conflict, Damaged, NotFound
 from service.log import Log, Recorded
-from service.log.follow import follow
+from service.wire.stretch import Rows, Stretch
 
 FIRST_PAGE_EVENTS = 64  # small: the first message should not wait for a page to be framed
 PAGE_EVENTS = 500
 
 
 class Reading:
-    """Pages of a run's events that pass a filter.
+    """A run's events that pass a filter, stretch by stretch, from a cursor to the seal.
 
-    ``after``: the last seq that was read. ``head``: the run's last when the reading was opened; ``over``: it
-    was finished then. ``seal`` and ``hash`` (the chain's head behind it): how the run ended, once the
-    reading has come there. ``control``: the client wants to be told all this.
+    ``after``: the last seq that was read; whoever gets events in another way moves it on. ``head``: the
+    run's last when the reading was opened; ``over``: it was finished then. ``seal`` and ``hash`` (the
+    chain's head behind it): how the run ended, once the reading has come there. ``control``: the client
+    wants to be told all this.
     """
 
     def __init__(self, log: Log, run_id: str, after: int, head: int, query: StreamQuery) -> None:
         self.run_id = run_id
+        self.stream = f"run/{run_id}"
+        self.where = query.where
         self.after = after
         self.head = head
         self.over = False
@@ -34,41 +37,36 @@ class Reading:
         self.hash = b""
         self.control = query.control
         self._log = log
-        self._stream = f"run/{run_id}"
-        self._where = query.where
+        self._page_events = FIRST_PAGE_EVENTS
 
-    async def pages(self) -> AsyncGenerator[Sequence[Recorded], None]:
-        """Yield what passes the filter, page by page, and end with the seal.
+    async def next(self) -> Stretch | None:
+        """Return the next stretch, empty if nothing in it passes; None at the live edge and behind the seal.
 
-        The first page comes at once, empty if nothing is there yet.
-        Raises Damaged at the first damaged event, after all before it; LogUnavailable.
+        The loop gets a turn before all but the first. Raises Damaged at the first damaged event, after
+        all before it; LogUnavailable.
         """
-        if self._sealed():
-            return
-        first = await self._log.read(self._stream, after=self.after, limit=FIRST_PAGE_EVENTS)
-        yield self._passing(first)
-        if self._sealed():
-            return
-        async for page in follow(self._log, self._stream, after=self.after, page_events=PAGE_EVENTS):
-            yield self._passing(page)
-            if self._sealed():
-                return
+        if self.seal is not None:
+            return None
+        if self._page_events != FIRST_PAGE_EVENTS:
+            await asyncio.sleep(0)
+        page = await self._log.read(self.stream, after=self.after, limit=self._page_events)
+        self._page_events = PAGE_EVENTS
+        return Rows(self._passing(page)) if page else None
+
+    async def more(self) -> None:
+        """Sleep until the run has more events; may return early. Raises LogUnavailable."""
+        await self._log.wait(self.stream, after=self.after)
 
     def sends_seal(self) -> bool:
         """Tell whether the seal is among the events that are sent."""
-        return RunComplete.type in self._where.types and self._where.step_id is None
-
-    def _sealed(self) -> bool:
-        return self.seal is not None
+        return RunComplete.type in self.where.types and self.where.step_id is None
 
     def _passing(self, page: Sequence[Recorded]) -> Sequence[Recorded]:
-        if not page:
-            return page
         last = page[-1]
         self.after = last.seq
         if last.type == RunComplete.type:
             self.seal, self.hash = seal_of(last), last.chain
-        return self._where.passing(page)
+        return self.where.passing(page)
 
 
 async def open_reading(log: Log, run_id: str, query: StreamQuery) -> Reading:

@@ -1,9 +1,8 @@
 """The stream over a WebSocket: one JSON object per text frame, and a close that says why."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import aclosing
-from typing import Any
+from collections.abc import Awaitable, Callable
+from enum import Enum
 
 import structlog
 from msgspec import Struct
@@ -11,12 +10,14 @@ from msgspec import Struct
 from service.api.asgi import Receive, Scope, Send
 from service.api.problems import problem_of
 from service.api.race import first_of
-from service.api.stream_control import parts_of
+from service.api.stream_control import Narrator, Part
+from service.api.stream_live import LiveRuns, Watcher
 from service.api.stream_read import Reading
 from service.errors import Damaged, LogUnavailable, TailraceError
 from service.wire.allowance import CLIENT_FRAME_BYTES_MAX, Allowance
-from service.wire.frames import text_frame, text_frames
+from service.wire.frames import text_frame
 from service.wire.outgoing import EXTENSION, Outgoing
+from service.wire.parking import PARKING, WOKEN, Parking
 
 _diagnostics = structlog.get_logger("tailrace.stream")
 
@@ -28,12 +29,21 @@ class Close(Struct, frozen=True):
     reason: str
 
 
+class Now(Enum):
+    """Where a client stands whose connection is not to be closed: it reads, has read everything, or left."""
+
+    BEHIND = 1
+    LIVE = 2
+    LEFT = 3
+
+
 async def stream_over_websocket(
     scope: Scope,
     receive: Receive,
     send: Send,
     opening: Callable[[], Awaitable[Reading]],
     *,
+    live: LiveRuns,
     closing: asyncio.Event,
     stall_timeout_s: float,
 ) -> None:
@@ -43,25 +53,43 @@ async def stream_over_websocket(
     """
     await receive()  # websocket.connect
     await send({"type": "websocket.accept"})
-    outgoing: Outgoing | None = (scope.get("extensions") or {}).get(EXTENSION)
-    sender = Sender(send, opening, stall_timeout_s)
+    extensions = scope.get("extensions") or {}
+    outgoing: Outgoing | None = extensions.get(EXTENSION)
+    parking: Parking | None = extensions.get(PARKING)
+    sender = Sender(send, opening, live, stall_timeout_s, parking)
     if outgoing is not None:
         outgoing.stall_timeout_s = stall_timeout_s
         outgoing.stall_reason = sender.stall_reason
-        work = sender.send_frames()
-    else:
-        work = sender.send_texts()
-    close = await first_of(_listen(receive), work, _shutdown(closing, sender))
-    if close is not None:
-        await send({"type": "websocket.close", "code": close.code, "reason": close.reason})
+    now: Close | Now = Now.BEHIND
+    while now is Now.BEHIND:
+        now = await first_of(_listen(receive), sender.catch_up(), _shutdown(closing, sender))
+        if now is Now.LIVE:
+            now = await sender.park(receive)
+    if isinstance(now, Close):
+        await send({"type": "websocket.close", "code": now.code, "reason": now.reason})
 
 
 class Sender:
-    """Sends a reading to the end; each way of sending returns how to close, None if the client left."""
+    """Sends a reading to the end. ``watcher`` knows behind which seq its client goes on.
 
-    def __init__(self, send: Send, opening: Callable[[], Awaitable[Reading]], stall_timeout_s: float) -> None:
-        self.sent_seq = -1
+    Where the connection has a ``parking``, ready frames are sent, many in one write, and the live edge
+    is left to others. Any other server gets one message per event; one not taken in time is a stall.
+    """
+
+    reading: Reading
+
+    def __init__(
+        self,
+        send: Send,
+        opening: Callable[[], Awaitable[Reading]],
+        live: LiveRuns,
+        stall_timeout_s: float,
+        parking: Parking | None,
+    ) -> None:
+        self.watcher = Watcher(-1, parking)
+        self._narrator: Narrator | None = None
         self._opening = opening
+        self._live = live
         self._send = send
         self._stall_timeout_s = stall_timeout_s
 
@@ -71,56 +99,71 @@ class Sender:
 
     def resume(self) -> str:
         """Return how a client that received everything so far goes on."""
-        return f"resume with after={self.sent_seq}" if self.sent_seq >= 0 else "nothing was sent yet"
+        after = self.watcher.after
+        return f"resume with after={after}" if after >= 0 else "nothing was sent yet"
 
-    async def send_frames(self) -> Close | None:
-        """Send ready frames, many in one write: for a server that takes them."""
-        return await self._until_over(self._send_frames)
+    async def park(self, receive: Receive) -> Now:
+        """Sleep while what is new is pushed to the client, until it leaves or has to read by itself again."""
+        assert self._narrator is not None
+        if not self._live.park(self.watcher, self.reading.stream, self.reading.where):
+            return Now.BEHIND
+        try:
+            message = await receive()
+        finally:
+            self._live.leave(self.watcher)
+        self._narrator.moved_to(self.watcher.after)
+        return Now.BEHIND if message["type"] == WOKEN else Now.LEFT
 
-    async def send_texts(self) -> Close | None:
-        """Send one message per event: for any other server. One that is not taken in time is a stall."""
-        return await self._until_over(self._send_texts)
+    async def catch_up(self) -> Close | Now:
+        """Send what there is; return how to close, or LIVE when others can go on for the client from here."""
+        try:
+            return await self._catch_up()
+        except TimeoutError:
+            return Close(4408, self.stall_reason())
+        except OSError:
+            return Now.LEFT  # its disconnect arrives at the reader as well
+        except TailraceError as error:
+            return self._close_for(error)
+        except Exception:  # noqa: BLE001  the one place where our faults end
+            _diagnostics.exception("stream failed", after=self.watcher.after)
+            return Close(1011, f"something went wrong on our side; {self.resume()}")
 
-    async def _send_frames(self, reading: Reading) -> None:
-        async with aclosing(parts_of(reading)) as parts:
-            async for part in parts:
-                if part.said:
-                    said = b"".join([text_frame(message.data) for message in part.said])
-                    await self._send({"type": "websocket.send", "preframed": said})
-                for frames, seq in text_frames(part.events):
-                    self.sent_seq = seq
-                    await self._send({"type": "websocket.send", "preframed": frames})
+    async def _catch_up(self) -> Close | Now:
+        if self._narrator is None:
+            self.reading = await self._opening()
+            self.watcher.after = self.reading.after
+            self._narrator = Narrator(self.reading)
+        reading, parking = self.reading, self.watcher.parking
+        while True:
+            part = await self._narrator.next()
+            if part is not None:
+                await (self._send_texts(part) if parking is None else self._send_frames(part))
+            elif reading.seal is not None:
+                return Close(1000, f"run {reading.seal.status} lastSeq={reading.seal.last_seq}")
+            elif parking is not None and self._live.open and not self._narrator.bookmarks:
+                self.watcher.after = reading.after
+                return Now.LIVE
+            else:
+                await reading.more()
 
-    async def _send_texts(self, reading: Reading) -> None:
-        async with aclosing(parts_of(reading)) as parts:
-            async for part in parts:
-                for message in part.said:
-                    await self._send_text(message.data)
-                for event in part.events:
-                    await self._send_text(event.data)
-                    self.sent_seq = event.seq
+    async def _send_frames(self, part: Part) -> None:
+        if part.said:
+            said = b"".join([text_frame(message.data) for message in part.said])
+            await self._send({"type": "websocket.send", "preframed": said})
+        for frames, seq in part.events.text_frames():
+            self.watcher.after = seq
+            await self._send({"type": "websocket.send", "preframed": frames})
+
+    async def _send_texts(self, part: Part) -> None:
+        for message in part.said:
+            await self._send_text(message.data)
+        for seq, data in part.events.payloads():
+            await self._send_text(data)
+            self.watcher.after = seq
 
     async def _send_text(self, data: bytes) -> None:
         async with asyncio.timeout(self._stall_timeout_s):
             await self._send({"type": "websocket.send", "text": data.decode()})
-
-    async def _until_over(self, work: Callable[[Reading], Coroutine[Any, Any, None]]) -> Close | None:
-        try:
-            reading = await self._opening()
-            self.sent_seq = reading.after
-            await work(reading)
-        except TimeoutError:
-            return Close(4408, self.stall_reason())
-        except OSError:
-            return None  # the client left; its disconnect arrives at the reader as well
-        except TailraceError as error:
-            return self._close_for(error)
-        except Exception:  # noqa: BLE001  the one place where our faults end
-            _diagnostics.exception("stream failed", after=self.sent_seq)
-            return Close(1011, f"something went wrong on our side; {self.resume()}")
-        seal = reading.seal
-        assert seal is not None
-        return Close(1000, f"run {seal.status} lastSeq={seal.last_seq}")
 
     def _close_for(self, error: TailraceError) -> Close:
         match error:
@@ -133,13 +176,13 @@ class Sender:
                 return Close(problem.close_code, problem.reason())
 
 
-async def _listen(receive: Receive) -> Close | None:
+async def _listen(receive: Receive) -> Close | Now:
     """Read and ignore what the client says, within its allowance, until it leaves."""
     allowance = Allowance(asyncio.get_running_loop().time)
     while True:
         message = await receive()
         if message["type"] == "websocket.disconnect":
-            return None
+            return Now.LEFT
         said = message.get("text") or message.get("bytes") or b""
         if len(said) > CLIENT_FRAME_BYTES_MAX:
             return Close(1009, f"over {CLIENT_FRAME_BYTES_MAX} bytes")

@@ -23,6 +23,7 @@ from websockets.typing import LoggerLike
 from service.wire.allowance import CLIENT_FRAME_BYTES_MAX, Allowance
 from service.wire.http_protocol import HttpProtocol
 from service.wire.outgoing import CHECKS_PER_TIMEOUT, EXTENSION, PIECE_BYTES_MAX, Outgoing
+from service.wire.parking import PARKING, WOKEN
 
 __all__ = ["EXTENSION", "HttpProtocol", "StreamProtocol"]
 
@@ -129,6 +130,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         if not self.close_sent:
             extensions = cast(dict[str, Any], self.scope["extensions"])
             extensions[EXTENSION] = self.outgoing
+            extensions[PARKING] = self
 
     def handle_parser_exception(self) -> None:
         """Tell the client why (1002, 1007, 1009) and leave it time to read that."""
@@ -166,6 +168,23 @@ class StreamProtocol(WebSocketsSansIOProtocol):
             piece, self._rest = self._rest[:PIECE_BYTES_MAX], self._rest[PIECE_BYTES_MAX:]
             self.transport.write(piece)
         self._flush()
+
+    def push(self, frames: bytes) -> bool:
+        """Write ``frames`` at once, or return False: the client has enough on its way, or is leaving."""
+        if (
+            not self.writable.is_set()
+            or self._rest
+            or len(frames) > PIECE_BYTES_MAX
+            or self.close_sent
+            or self.transport.is_closing()
+        ):
+            return False
+        self.transport.write(frames)
+        return True
+
+    def wake(self) -> None:
+        """Give the application, which waits in ``receive``, a message of our own."""
+        self.queue.put_nowait(cast(Any, {"type": WOKEN}))
 
     def _finish_frame(self) -> None:
         """Write what is left of a large frame, so that a control frame may follow it."""

@@ -73,8 +73,11 @@ class Service:
         self.loop = asyncio.get_running_loop()
         self.closing = asyncio.Event()
         self.endpoint = StreamEndpoint(self.log, closing=self.closing, **self.options)
-        self._ready.set()
-        await self.server.serve(sockets=[self.socket])
+        async with asyncio.TaskGroup() as group:
+            live = group.create_task(self.endpoint.run())
+            self._ready.set()
+            await self.server.serve(sockets=[self.socket])
+            live.cancel()
 
     def start(self) -> None:
         self.thread = threading.Thread(target=self._run)
