@@ -33,6 +33,7 @@ ARROWS = {
     "ops": {"errors"},
     "projection": {"domain", "errors", "log"},
     "repository": {"domain", "errors", "log"},
+    "segments": {"errors", "log", "wire"},
     "server": {"api", "errors", "ops", "wire"},
     "steps": {"domain", "errors"},
     "wire": {"errors", "log"},

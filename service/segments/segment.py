@@ -1,0 +1,133 @@
+"""A segment: one stretch of a run as ready WebSocket text frames, with a table of where each frame ends.
+
+Every other form of the same events is cut out of it. It never changes, so any number of readers may share it.
+"""
+
+import sys
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from struct import Struct as Layout
+from zlib import crc32
+
+from msgspec import Struct
+
+from service.log import Recorded
+from service.wire.frames import JOINED_BYTES_MAX, text_frame
+
+_ENTRY_BYTES = 4
+_SHORT_MAX = 125  # RFC 6455 §5.2: the header is the longer, the longer the event
+_MEDIUM = 126
+_first_seq = Layout("<q").pack
+
+
+class Segment(Struct, frozen=True, eq=False, gc=False):
+    """The step events ``first_seq`` to ``last_seq`` of a run; neither its header nor its seal.
+
+    ``frames`` holds one frame for each event; ``ends[n]`` is where the n-th ends. Every form joins events
+    into texts of at most ``JOINED_BYTES_MAX`` (a larger event alone), each given with the seq of its last.
+    """
+
+    first_seq: int
+    frames: bytes
+    ends: "array[int]"
+
+    @classmethod
+    def pack(cls, events: Sequence[Recorded]) -> "Segment":
+        """Return the segment of ``events``, which follow each other without a gap."""
+        first_seq = events[0].seq
+        assert 0 < first_seq == events[-1].seq - len(events) + 1
+        frames = [text_frame(event.data) for event in events]
+        return cls(first_seq, b"".join(frames), array("I", accumulate(map(len, frames))))
+
+    @property
+    def last_seq(self) -> int:
+        """Return the seq of its last event."""
+        return self.first_seq + len(self.ends) - 1
+
+    @property
+    def size(self) -> int:
+        """Return the bytes that it takes in memory."""
+        return len(self.frames) + _ENTRY_BYTES * len(self.ends)
+
+    # What a reader of one of the events above ``after`` gets
+
+    def text_frames(self, after: int) -> Iterator[tuple[memoryview, int]]:
+        """Yield the events with seq > ``after`` as WebSocket text frames: views of the shared bytes."""
+        frames, ends = memoryview(self.frames), self.ends
+        index = self._index(after)
+        while index < len(ends):
+            start = ends[index - 1] if index else 0
+            index = max(bisect_right(ends, start + JOINED_BYTES_MAX, index), index + 1)
+            yield frames[start : ends[index - 1]], self.first_seq + index - 1
+
+    def server_sent_events(self, after: int) -> Iterator[tuple[bytes, int]]:
+        """Yield the events with seq > ``after`` as server-sent events."""
+        return _joined((seq, b"id: %d\ndata: %b\n\n" % (seq, data)) for seq, data in self.payloads(after))
+
+    def lines(self, after: int) -> Iterator[tuple[bytes, int]]:
+        """Yield the events with seq > ``after``, each with a line break behind it."""
+        return _joined((seq, data + b"\n") for seq, data in self.payloads(after))
+
+    def payloads(self, after: int) -> Iterator[tuple[int, bytes]]:
+        """Yield seq and bytes, as they are stored, of each event with seq > ``after``."""
+        frames = self.frames
+        index = self._index(after)
+        start = self.ends[index - 1] if index else 0
+        for seq, end in enumerate(self.ends[index:], self.first_seq + index):
+            length = frames[start + 1]
+            header = 2 if length <= _SHORT_MAX else 4 if length == _MEDIUM else 10
+            yield seq, frames[start + header : end]
+            start = end
+
+    def _index(self, after: int) -> int:
+        return min(max(after + 1 - self.first_seq, 0), len(self.ends))
+
+    # How it is stored
+
+    def table(self) -> bytes:
+        """Return ``ends`` as it is stored: little endian, 4 bytes each."""
+        return _little_endian(self.ends).tobytes()
+
+    def checksum(self, stream: str) -> int:
+        """Return the CRC-32 over everything that is stored, and whose it is."""
+        return _checksum(stream, self.first_seq, self.table(), self.frames)
+
+    @classmethod
+    def stored(
+        cls, stream: str, first_seq: int, table: bytes, frames: bytes, checksum: int
+    ) -> "Segment | None":
+        """Return the segment that was stored, None if it is not what the checksum was made from."""
+        if _checksum(stream, first_seq, table, frames) != checksum or len(table) % _ENTRY_BYTES:
+            return None
+        ends = array("I")
+        ends.frombytes(table)
+        ends = _little_endian(ends)
+        return cls(first_seq, frames, ends) if ends and ends[-1] == len(frames) else None
+
+
+def _joined(texts: Iterable[tuple[int, bytes]]) -> Iterator[tuple[bytes, int]]:
+    parts: list[bytes] = []
+    size = 0
+    last = -1
+    for seq, text in texts:
+        if parts and size + len(text) > JOINED_BYTES_MAX:
+            yield b"".join(parts), last
+            parts, size = [], 0
+        parts.append(text)
+        size += len(text)
+        last = seq
+    if parts:
+        yield b"".join(parts), last
+
+
+def _checksum(stream: str, first_seq: int, table: bytes, frames: bytes) -> int:
+    return crc32(frames, crc32(table, crc32(stream.encode() + _first_seq(first_seq))))
+
+
+def _little_endian(ends: "array[int]") -> "array[int]":
+    if sys.byteorder == "big":
+        ends = ends[:]
+        ends.byteswap()
+    return ends
