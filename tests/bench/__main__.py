@@ -1,4 +1,4 @@
-"""``python -m tests.bench [--only NAME] [--json FILE] [--quick]``: every row, one table; exits 0."""
+"""``python -m tests.bench [--only NAME] [--json FILE] [--quick | --large]``: every row, one table; exits 0."""
 
 import argparse
 import os
@@ -10,9 +10,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 
-from tests.bench import appends, engine, fanout, first_frame, idle, lines, neighbours, replay
+from tests.bench import (
+    appends,
+    engine,
+    fanout,
+    first_frame,
+    first_message,
+    idle,
+    lines,
+    many_runs,
+    neighbours,
+    replay,
+    sealing,
+    stuck,
+)
 from tests.bench.figures import Row, save, table
-from tests.bench.rounds import FULL, QUICK, Scale, middle, tell
+from tests.bench.rounds import FULL, LARGE, QUICK, Scale, middle, tell
 
 ROOT = Path(__file__).parent.parent.parent
 PLACE = ROOT / ".cache" / "bench"  # the disk of the checkout, not a /tmp in memory
@@ -21,7 +34,11 @@ FLUSHES = 100
 JOBS: dict[str, Callable[[Scale, Path], Iterator[Row]]] = {
     "appends": appends.rows,
     "replay": replay.rows,
+    "first_message": first_message.rows,
     "fanout": fanout.rows,
+    "many_runs": many_runs.rows,
+    "stuck": stuck.rows,
+    "sealing": sealing.rows,
     "idle": idle.rows,
     "lines": lines.rows,
     "first_frame": first_frame.rows,
@@ -35,9 +52,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--only", choices=JOBS, action="append", help="one part; may be given again")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
-    parser.add_argument("--quick", action="store_true", help="small sizes, one round, nothing is judged")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--quick", action="store_true", help="small sizes, one round, nothing is judged")
+    sizes.add_argument(
+        "--large", action="store_true", help="the sizes of the targets, however long they take"
+    )
     asked = parser.parse_args()
-    scale = QUICK if asked.quick else FULL
+    scale = QUICK if asked.quick else LARGE if asked.large else FULL
     rows: list[Row] = []
     began = time.monotonic()
     PLACE.mkdir(parents=True, exist_ok=True)
@@ -49,7 +70,7 @@ def main() -> None:
     print(f"\n{machine}; {time.monotonic() - began:.0f} s\n")
     print(table(rows, judged=not asked.quick))
     if asked.json:
-        save(rows, asked.json, machine=machine, quick=asked.quick)
+        save(rows, asked.json, machine=machine, quick=asked.quick, large=asked.large)
 
 
 def _machine() -> str:

@@ -57,7 +57,8 @@ def table(rows: list[Row], *, judged: bool) -> str:
         for line in lines
     ]
     for row in rows:
-        text += ["", *(f"{row.job}: {note}" for note in row.notes)] if row.notes else []
+        notes = [said for said in (f"{row.job}: {note}" for note in row.notes) if said not in text]
+        text += ["", *notes] if notes else []
     return "\n".join(text)
 
 

@@ -10,8 +10,8 @@ from msgspec import Struct
 from tests.bench.client.crowd import crowd
 from tests.bench.figures import Row, Target
 from tests.bench.rounds import Scale
-from tests.bench.running import server
-from tests.bench.sides import Kind, fed, kinds, rss_bytes
+from tests.bench.running import rss_bytes, server
+from tests.bench.sides import Kind, fed, kinds
 from tests.server import Server
 
 SPARE_FILES = 1_000  # descriptors that a server needs for other things

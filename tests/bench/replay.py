@@ -13,11 +13,12 @@ from tests.bench.client import Watched, watch
 from tests.bench.figures import Row, Target
 from tests.bench.nats_peer import Nats, nats
 from tests.bench.rounds import Scale, interleaved, middle, spread
-from tests.bench.running import RUNS, ended
+from tests.bench.running import RUNS, settled
 from tests.bench.seeded import EVENT_BYTES, Seed, write
 from tests.server import Server
 
 CLIENTS = 8
+ROW_S = 40.0
 JETSTREAM = "JetStream, WebSocket"
 CEILING = "raw loopback"
 
@@ -42,7 +43,7 @@ class Stage(Struct, frozen=True):
     def first(self) -> list[Watched]:
         """Replay as the first client after a start."""
         self.server.restart()
-        ended(self.server, self.one.run_id)
+        settled(self.server)
         return self.ours(self.one)
 
     def unended(self) -> list[Watched]:
@@ -77,7 +78,7 @@ def rows(scale: Scale, directory: Path) -> Iterator[Row]:
             for seed in (one, *each):
                 stage.nats.store([seed.run_id], events=seed.events, event_bytes=EVENT_BYTES)
         stage.first()  # whatever is made at the first replay of all is there from now on
-        found = interleaved(scale, _sides(stage))
+        found = interleaved(scale, _sides(stage), row_s=ROW_S)
     assert {watched.messages for watched in sum(found["ceiling"], [])} == {one.events}
     yield from _one_client(found)
     yield from _clients(found)

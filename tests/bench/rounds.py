@@ -16,13 +16,17 @@ class Scale(Struct, frozen=True):
 
     rounds: int
     row_s: float
-    quick: bool
+    quick: bool = False
+    large: bool = False
 
-    def of(self, full: int, quick: int) -> int:
+    def of(self, full: int, quick: int, large: int | None = None) -> int:
+        if self.large and large is not None:
+            return large
         return quick if self.quick else full
 
 
-FULL = Scale(rounds=5, row_s=30.0, quick=False)
+FULL = Scale(rounds=5, row_s=15.0)
+LARGE = Scale(rounds=5, row_s=30.0, large=True)
 QUICK = Scale(rounds=1, row_s=20.0, quick=True)
 
 

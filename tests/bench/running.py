@@ -1,5 +1,6 @@
 """What every row that needs the real service does with it: start it, define a workflow, wait for a run."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,10 @@ from tests.server import Server
 
 RUNS = "/api/v2/workflows/runs"
 POLL_S = 0.1
+SETTLE_TIMEOUT_S = 60.0
+QUIET_S = 0.3
+IDLE_CORES_MAX = 0.15
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 SETTINGS = {"TAILRACE_MAX_OUTPUT_BYTES": 2**32, "TAILRACE_MAX_EVENTS_PER_RUN": 50_000_000}
 
 
@@ -33,6 +38,30 @@ def ended(running: Server, run_id: str, *, timeout_s: float = 60.0) -> Mapping[s
         assert answer.status in {200, 503}, answer  # 503: the projections are more than 2 s behind
         assert time.monotonic() < deadline, answer
         time.sleep(POLL_S)
+
+
+def settled(running: Server) -> None:
+    """Return once the service has had nothing to do for a while: what it makes of the log is made."""
+    assert running.process is not None
+    deadline = time.monotonic() + SETTLE_TIMEOUT_S
+    used, quiet_since = cpu_s(running.process.pid), time.monotonic()
+    while time.monotonic() - quiet_since < QUIET_S and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+        now = cpu_s(running.process.pid)
+        if now - used > POLL_S * IDLE_CORES_MAX:
+            quiet_since = time.monotonic()
+        used = now
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU seconds, user and system, that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+
+def rss_bytes(pid: int) -> int:
+    """Return the memory that a process has in RAM."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def chain(steps: int, step: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """Logs that hold runs before the service starts, written by the log's own writer as fast as it goes."""
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 
 from msgspec import Struct
@@ -81,18 +83,44 @@ def _mould(run_id: str) -> tuple[bytes, bytes, bytes]:
 
 def write(path: Path, seeds: Iterable[Seed]) -> None:
     """Make a log at ``path`` that holds these runs, one after the other."""
+    with _writing(path) as append:
+        for seed in seeds:
+            for frame in _frames(seed):
+                append(*frame)
+
+
+def write_in_turn(path: Path, seeds: Iterable[Seed]) -> None:
+    """Make a log at ``path`` that holds these runs, a thousand events of each in turn."""
+    with _writing(path) as append:
+        for frames in zip_longest(*map(_frames, seeds)):
+            for frame in frames:
+                if frame is not None:
+                    append(*frame)
+
+
+def _frames(seed: Seed) -> Iterator[tuple[Seed, list[NewEvent]]]:
+    events = seed.all_events()
+    while frame := list(islice(events, APPEND_EVENTS_MAX)):
+        yield seed, frame
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[Callable[[Seed, list[NewEvent]], None]]:
     store = opened(path)
+    seqs: Counter[str] = Counter()
     written = 0
-    for seed in seeds:
-        events = seed.all_events()
-        seq = -1
-        while frame := list(islice(events, APPEND_EVENTS_MAX)):
-            (staged,) = store.stage([Append(f"run/{seed.run_id}", frame, seq, check_append(frame))])
-            store.commit()
-            assert staged.events, staged.answer
-            seq += len(frame)
-            written += len(frame)
-            if written >= CHECKPOINT_EVENTS:  # a WAL that never ends is slow to read
-                store.checkpoint()
-                written = 0
+
+    def append(seed: Seed, frame: list[NewEvent]) -> None:
+        nonlocal written
+        stream = f"run/{seed.run_id}"
+        (staged,) = store.stage([Append(stream, frame, seqs[stream] - 1, check_append(frame))])
+        store.commit()
+        assert staged.events, staged.answer
+        seqs[stream] += len(frame)
+        written += len(frame)
+        if written >= CHECKPOINT_EVENTS:  # a WAL that never ends is slow to read
+            store.checkpoint()
+            written = 0
+
+    yield append
     store.close()

@@ -5,7 +5,6 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
-from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct, json
@@ -15,24 +14,22 @@ from tests.bench.client import HERE, built
 from tests.bench.client.crowd import Crowd, Place
 from tests.bench.hub import hub as running_hub
 from tests.bench.nats_peer import Nats
-from tests.bench.running import RUNS
+from tests.bench.running import RUNS, cpu_s
 from tests.bench.seeded import EVENT_BYTES, STEP, line_room
 from tests.server import Server
 
 Kind = Literal["ours", "guide's hub", "best hub", "NATS"]
 RUN_ID_CHARS = 10  # a UUID would leave an event of EVENT_BYTES no room for a message
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 SUBJECT = "ev.run"
 
 _numbers = count(1)
 
 
 class Fed(Struct, frozen=True):
-    """A forwarding process and where it is watched; ``producers`` will ask the crowd for orders."""
+    """A forwarding process and where it is watched."""
 
     pid: int
     place: Place
-    producers: int = 1
 
     def cpu_s(self) -> float:
         """Return the CPU seconds that the process has used."""
@@ -63,20 +60,40 @@ def fed(kind: Kind, crowd: Crowd, running: Server, running_nats: Nats | None) ->
             yield Fed(found.pid, Place(f"127.0.0.1:{found.port}", ["/"]))
 
 
-def ours(running: Server, crowd: Crowd, *, runs: int = 1) -> Fed:
-    """Start runs whose command prints what ``crowd`` orders, and ends with it."""
-    assert running.process is not None
+def ours(running: Server, crowd: Crowd) -> Fed:
+    """Start a run whose command prints what ``crowd`` orders, and ends with it."""
     spec = {"control": crowd.control, "bytes": line_room("r" * RUN_ID_CHARS)}
-    command = {"command": str(built(HERE)), "args": ["produce", "{{spec}}"]}
+    return _runs(running, ["produce", json.encode(spec).decode()], 1)
+
+
+@contextmanager
+def many_of_ours(running: Server, crowd: Crowd, runs: int) -> Iterator[Fed]:
+    """Start ``runs`` with a command each; all of them print what one producer writes for them."""
+    door = f"@tailrace-bench-{os.getpid()}"
+    spec = {"control": crowd.control, "bytes": line_room("r" * RUN_ID_CHARS), "door": door, "lent": runs}
+    producer = subprocess.Popen([built(HERE), "produce", json.encode(spec)], stdout=subprocess.PIPE)
+    assert producer.stdout is not None
+    try:
+        producer.stdout.readline()  # its door is open
+        yield _runs(running, ["lend", door], runs)
+    finally:
+        producer.terminate()
+        producer.wait(30)
+        producer.stdout.close()
+
+
+def _runs(running: Server, args: list[str], count: int) -> Fed:
+    assert running.process is not None
+    command = {"command": str(built(HERE)), "args": [args[0], "{{said}}"]}
     running.create("produce", {"steps": {STEP: {"id": STEP, "type": "command", "config": command}}})
     paths = []
-    for _ in range(runs):
+    for _ in range(count):
         run_id = f"fed-{next(_numbers):0{RUN_ID_CHARS - 4}}"
-        body = {"runId": run_id, "variables": {"spec": json.encode(spec).decode()}}
+        body = {"runId": run_id, "variables": {"said": args[1]}}
         answer = running.post("/api/v2/workflows/produce/execute", body)
         assert answer.status == 202, answer
         paths.append(f"{RUNS}/{run_id}/stream")
-    return Fed(running.process.pid, Place(f"127.0.0.1:{running.port}", paths), runs)
+    return Fed(running.process.pid, Place(f"127.0.0.1:{running.port}", paths))
 
 
 @contextmanager
@@ -93,14 +110,3 @@ def _nats(running: Nats, crowd: Crowd) -> Iterator[Fed]:
     finally:
         producer.terminate()
         producer.wait(30)
-
-
-def cpu_s(pid: int) -> float:
-    """Return the CPU seconds, user and system, that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
-
-
-def rss_bytes(pid: int) -> int:
-    """Return the memory that a process has in RAM."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

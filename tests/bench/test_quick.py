@@ -13,7 +13,8 @@ from tests.bench.figures import Row, Target, table
 
 ROOT = Path(__file__).parent.parent.parent
 JUDGED = {
-    "appends": 3, "replay": 8, "fanout": 10, "idle": 1, "lines": 1, "first_frame": 1, "engine": 2, "neighbours": 2,
+    "appends": 3, "replay": 8, "first_message": 2, "fanout": 10, "many_runs": 2, "stuck": 2,
+    "sealing": 2, "idle": 1, "lines": 1, "first_frame": 1, "engine": 2, "neighbours": 2,
 }  # fmt: skip
 
 

@@ -52,16 +52,24 @@ class Crowd:
             do="connect", protocol=place.protocol, address=place.address, paths=place.paths, each=each
         )
 
-    def produce(self, events: int, *, per_s: int = 0, producers: int = 1, grace_s: float = 10.0) -> Heard:
-        """Have each producer emit ``events``, all at once or paced, and return once all have arrived.
+    def produce(self, events: int, *, per_s: int = 0, outputs: int = 1, grace_s: float = 10.0) -> Heard:
+        """Have the producer emit ``events``, all at once or paced, and return once all have arrived.
 
-        ``grace_s`` after the last was due it is given up, and what is missing counts as arriving then.
+        One with several ``outputs`` does so to each, in turn. ``grace_s`` after the last was due it is given
+        up, and what is missing counts as arriving then.
         """
-        return self._order(do="produce", events=events, perS=per_s, producers=producers, graceS=grace_s)
+        return self._order(
+            do="produce", events=events, perS=per_s, outputs=outputs, producers=1, graceS=grace_s
+        )
 
-    def stick(self, place: Place) -> None:
-        """Open one more connection that is never read from."""
-        self._order(do="stuck", address=place.address, paths=place.paths)
+    @contextmanager
+    def stuck(self, place: Place) -> Iterator[None]:
+        """Hold one more connection, which is never read from."""
+        self._order(do="stick", address=place.address, paths=place.paths)
+        try:
+            yield
+        finally:
+            self._order(do="unstick")
 
     def _order(self, **order: object) -> Heard:
         assert self._process.stdin is not None

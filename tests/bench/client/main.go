@@ -33,6 +33,8 @@ func main() {
 		var spec produceSpec
 		must(json.Unmarshal([]byte(os.Args[2]), &spec)) // its stdin is the service's
 		produce(spec)
+	case "lend":
+		lend(os.Args[2])
 	default:
 		must(fmt.Errorf("there is no verb %q", verb))
 	}

@@ -16,6 +16,8 @@ type produceSpec struct {
 	Bytes   int    `json:"bytes"`   // of a line
 	Nats    string `json:"nats"`    // publish there, and do not print
 	Subject string `json:"subject"`
+	Door    string `json:"door"` // write to whoever lends its stdout there, in turn
+	Lent    int    `json:"lent"` // so many of them
 }
 
 // An order is a line of text: the phase, how many events in all, and how many a second, 0: at once.
@@ -24,12 +26,14 @@ const orderForm = "%d %d %d\n"
 // produce prints lines as it is ordered to, until whoever orders is gone. Each line carries the time at which
 // it was due, not that at which it could be written: a consumer that holds up the producer hides nothing.
 func produce(spec produceSpec) {
-	control, err := net.Dial("tcp", spec.Control)
-	must(err)
 	emit := printer(os.Stdout)
 	if spec.Nats != "" {
 		emit = publisher(spec)
+	} else if spec.Door != "" {
+		emit = spreader(borrow(spec.Door, spec.Lent))
 	}
+	control, err := net.Dial("tcp", spec.Control)
+	must(err)
 	orders := bufio.NewReader(control)
 	for {
 		var phase, events, perS int
@@ -94,5 +98,17 @@ func publisher(spec produceSpec) func([]string) {
 			buffer.Write(publication(spec.Subject, "", []byte(`{"message":"`+line+`"}`)))
 		}
 		client.write(buffer.Bytes())
+	}
+}
+
+// spreader gives each line to the next descriptor.
+func spreader(outputs []int) func([]string) {
+	next := 0
+	return func(lines []string) {
+		for _, line := range lines {
+			_, err := syscall.Write(outputs[next], []byte(line+"\n"))
+			must(err)
+			next = (next + 1) % len(outputs)
+		}
 	}
 }

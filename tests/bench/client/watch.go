@@ -19,14 +19,15 @@ const (
 
 // An order of the bench, a line of JSON on stdin; each is answered by one on stdout.
 type order struct {
-	Do        string   `json:"do"`       // connect, produce, stuck
+	Do        string   `json:"do"`       // connect, produce, stick, unstick
 	Protocol  string   `json:"protocol"` // websocket or nats
 	Address   string   `json:"address"`
 	Paths     []string `json:"paths"`
 	Each      int      `json:"each"`      // connections on each path
 	Producers int      `json:"producers"` // that must have come
-	Events    int      `json:"events"`    // of each producer
-	PerS      int      `json:"perS"`      // of each producer, 0: all at once
+	Events    int      `json:"events"`    // of each output of a producer
+	PerS      int      `json:"perS"`      // of each, 0: all at once
+	Outputs   int      `json:"outputs"`   // of each producer; events and pace are of each output
 	GraceS    float64  `json:"graceS"`    // after the last event was due
 }
 
@@ -57,6 +58,7 @@ type watching struct {
 	firstUs   int64 // when the first was due
 	lastUs    int64
 	latencies histogram
+	stuck     int
 }
 
 // follower is one watcher: its session, and what it has been sent in this phase.
@@ -113,8 +115,11 @@ func (all *watching) do(next order) outcome {
 		return all.connect(next)
 	case "produce":
 		return all.produce(next)
-	case "stuck":
-		stuck(next)
+	case "stick":
+		all.stuck = stick(next)
+		return outcome{}
+	case "unstick":
+		must(syscall.Close(all.stuck))
 		return outcome{}
 	}
 	must(fmt.Errorf("there is no order %q", next.Do))
@@ -206,7 +211,7 @@ func (all *watching) produce(next order) outcome {
 		deadline = deadline.Add(time.Duration(next.Events) * time.Second / time.Duration(next.PerS))
 	}
 	for _, producer := range all.producers {
-		_, err := fmt.Fprintf(producer, orderForm, all.phase, next.Events, next.PerS)
+		_, err := fmt.Fprintf(producer, orderForm, all.phase, next.Events*next.Outputs, next.PerS*next.Outputs)
 		must(err)
 	}
 	for all.missing > 0 && time.Now().Before(deadline) {
@@ -243,9 +248,10 @@ func (all *watching) end() outcome {
 	return found
 }
 
-// stuck opens one more WebSocket and never reads from it.
-func stuck(next order) {
+// stick opens one more WebSocket that is never read from.
+func stick(next order) int {
 	fd := connect(next.Address, 0)
 	must(syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096))
 	send(fd, upgrade(next.Address, next.Paths[0], ""))
+	return fd
 }
