@@ -7,7 +7,7 @@ from litestar import Litestar, Response, Router
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 
-from service.api import asyncapi, health, history, openapi, runs, workflows
+from service.api import asyncapi, health, history, openapi, runs, web, workflows
 from service.api.asgi import App, Receive, Scope, Send, send_problem
 from service.api.context import Context
 from service.api.problems import MEDIA_TYPE, Problem, problem_of
@@ -33,7 +33,14 @@ ROUTES = (
     history.list_logs,
     history.audit,
 )
-PLAIN_ROUTES = (health.health, health.ready, openapi.document, openapi.page, asyncapi.document)
+PLAIN_ROUTES = (
+    health.health,
+    health.ready,
+    openapi.document,
+    openapi.page,
+    asyncapi.document,
+    web.client,
+)
 
 _STREAM_PATH = re.compile(rf"{PREFIX}/workflows/runs/([^/]+)/stream/?")
 _diagnostics = structlog.get_logger("tailrace.http")

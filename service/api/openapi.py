@@ -156,6 +156,7 @@ HEADERS = {
     "X-Request-Id": {"description": "Names this request in the diagnostics.", "schema": {"type": "string"}},
     "Location": {"description": "Where the new thing is read.", "schema": {"type": "string"}},
     "Allow": {"description": "The methods that are possible.", "schema": {"type": "string"}},
+    "ETag": {"description": "Names these very bytes.", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds until another try makes sense.", "schema": {"type": "integer"}},
 }
 

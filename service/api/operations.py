@@ -262,4 +262,12 @@ OPERATIONS = (
         "page", "get", "/schema", "This document to read",
         (Answered(200, "HTML without scripts.", {"text/html": {"type": "string"}}),),
     ),
+    Operation(
+        "client", "get", "/client.js", "The client for browsers and Node: import {watch} from it",
+        (
+            Answered(200, "An ES module.", {"text/javascript": {"type": "string"}}, headers=("ETag",)),
+            Answered(304, "If-None-Match names it already.", headers=("ETag",)),
+        ),
+        (Parameter("If-None-Match", "The ETag of the one at hand.", {"type": "string"}, "header"),),
+    ),
 )  # fmt: skip

@@ -132,6 +132,7 @@ REQUESTS = [
     ("GET", "/ready", None, 200),
     ("GET", "/schema", None, 200),
     ("GET", "/schema/asyncapi.json", None, 200),
+    ("GET", "/client.js", None, 200),
     ("POST", W, {"workflowId": "api", "definition": BODY}, 201),
     ("POST", W, {"workflowId": "api", "definition": BODY}, 200),
     ("POST", W, {"workflowId": "api", "definition": BODY, "name": "x"}, 409),

@@ -4,11 +4,16 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from scripts.upstream import Upstream
 from tests.clients.client import Client, installed
+from tests.clients.javascript import DEFINITION, watcher
 from tests.clients.published import at, block
 from tests.server import Server
+
+CHROMIUM = "/usr/bin/chromium"
+QUIET = ("--disable-background-networking", "--disable-component-update", "--no-first-run", "--disable-sync")
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +56,37 @@ def client(tmp_path):
 @pytest.fixture(scope="session")
 def wscat() -> Path:
     return installed(".cache/wscat/node_modules/.bin/wscat").parent
+
+
+@pytest.fixture(scope="session")
+def hosted(tmp_path_factory, upstream):
+    """A service that may be reached through proxies, with the workflow ``js``."""
+    settings = {"TAILRACE_HTTP_ALLOW": "127.0.0.1", "TAILRACE_HOSTS": "127.0.0.1"}
+    with Server(tmp_path_factory.mktemp("hosted"), **settings) as server:
+        server.create("js", DEFINITION)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def client_file(tmp_path_factory, hosted) -> Path:
+    """The JavaScript client as the service gives it, saved as the README says."""
+    path = tmp_path_factory.mktemp("js") / "tailrace.mjs"
+    path.write_bytes(hosted.get("/client.js").body)
+    return path
+
+
+@pytest.fixture
+def watch(client, client_file):
+    """Start watches in Node."""
+    return watcher(client, client_file)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    assert Path(CHROMIUM).exists(), "chromium is not there; scripts/test installs it"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", *QUIET], headless=True
+        )
+        yield browser
+        browser.close()

@@ -1,30 +1,13 @@
 """The guide's snippet in the console of a browser: live, late, and from a page of somebody else."""
 
 import json
-from pathlib import Path
 from uuid import uuid4
-
-import pytest
-from playwright.sync_api import sync_playwright
 
 from tests.clients.published import at, block
 from tests.clients.stored import stored
 
-CHROMIUM = "/usr/bin/chromium"
-QUIET = ("--disable-background-networking", "--disable-component-update", "--no-first-run", "--disable-sync")
 WORKFLOW = "test-websocket-workflow"
 TIMEOUT_MS = 30_000
-
-
-@pytest.fixture(scope="module")
-def browser():
-    assert Path(CHROMIUM).exists(), "chromium is not there; scripts/test installs it"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", *QUIET], headless=True
-        )
-        yield browser
-        browser.close()
 
 
 class Console:
