@@ -116,11 +116,11 @@ def print_lines(lines: list[bytes]) -> None:
 
 def linger(url: str) -> None:
     """Stay until Ctrl-C or SIGTERM."""
-    say("The service stays up; Ctrl-C ends it.")
-    print(f"  {url}/api/v2/workflows/runs   the runs\n  {url}/schema   the API\n  export TAILRACE_URL={url}")
-    sys.stdout.flush()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # first: who has read the addresses may end it
     try:
+        say("The service stays up; Ctrl-C ends it.")
+        print(f"  {url}/api/v2/workflows/runs   the runs\n  {url}/schema   the API")
+        print(f"  export TAILRACE_URL={url}", flush=True)
         signal.pause()
     except KeyboardInterrupt:
         print()
