@@ -48,7 +48,7 @@ def _fan(kind: Kind, scale: Scale, watchers: int, running: Server, running_nats:
     paced, cores = {}, {}
     with crowd() as watching, fed(kind, watching, running, running_nats) as side:
         watching.connect(side.place, each=watchers)
-        bursts = [watching.produce(BURST) for _ in range(BURSTS)]
+        bursts = [watching.produce(BURST) for _ in range(scale.of(BURSTS, 2))]
         for per_s in PACES[kind]:
             used = side.cpu_s()
             heard = watching.produce(int(per_s * seconds), per_s=per_s, grace_s=GRACE_S)

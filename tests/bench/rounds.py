@@ -25,7 +25,7 @@ class Scale(Struct, frozen=True):
         return quick if self.quick else full
 
 
-FULL = Scale(rounds=5, row_s=15.0)
+FULL = Scale(rounds=5, row_s=20.0)
 LARGE = Scale(rounds=5, row_s=30.0, large=True)
 QUICK = Scale(rounds=1, row_s=20.0, quick=True)
 

@@ -14,7 +14,7 @@ import (
 const (
 	handshakesAtOnce = 64
 	connectTimeout   = 60 * time.Second
-	quietMs          = 150
+	quietMs          = 80
 )
 
 // An order of the bench, a line of JSON on stdin; each is answered by one on stdout.
