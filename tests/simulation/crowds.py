@@ -1,0 +1,213 @@
+"""A run that is being written, and clients who fall out of its live set and come back, at every moment.
+
+The real code of the stream over WebSocket serves them; only the sockets are made up. What each client has
+received when its run is over must be the run, once, in order.
+"""
+
+import asyncio
+import random
+from typing import Any
+
+from service.api.filters import DEFAULT_TYPES, After, EventFilter
+from service.api.stream_live import Crowd, LiveRuns, Watcher
+from service.api.stream_query import StreamQuery
+from service.api.stream_read import open_reading
+from service.api.stream_ws import stream_over_websocket
+from service.domain.events import RunComplete, RunStart, StepLog, encode_run_event
+from service.log import NewEvent, Recorded
+from service.log.memory import MemoryLog
+from service.wire.outgoing import EXTENSION
+from service.wire.parking import PARKING, WOKEN
+
+EVENTS = 40
+CLIENTS = 6
+TIMESTAMP = "2026-01-02T03:04:05.678Z"
+FILTERS = (EventFilter(), EventFilter(DEFAULT_TYPES | {"run_complete"}), EventFilter(level="warn"))
+
+
+class Connection:
+    """A WebSocket on a network that takes what it likes. ``got``: the payloads of the frames it took."""
+
+    stall_timeout_s = 60.0
+    stall_reason = None
+
+    def __init__(self, chance: random.Random, got: list[bytes]) -> None:
+        self.chance = chance
+        self.got = got
+        self.closed: int | None = None
+        self.left = False
+        self.inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.inbox.put_nowait({"type": "websocket.connect"})
+        self.full = False
+        self.parked_pushes = 0
+
+    @property
+    def scope(self) -> dict[str, Any]:
+        return {"extensions": {EXTENSION: self, PARKING: self}}
+
+    async def receive(self) -> dict[str, Any]:
+        return await self.inbox.get()
+
+    async def send(self, message: dict[str, Any]) -> None:
+        if message["type"] == "websocket.close":
+            self.closed = message["code"]
+        if "preframed" not in message:
+            return
+        while self.full and not self.left:
+            await asyncio.sleep(self.chance.random())
+            self.full = self.chance.random() < 0.3
+        if self.left:
+            raise OSError("gone")
+        self.take(message["preframed"])
+
+    def push(self, frames: bytes) -> bool:
+        if self.left or self.full:
+            return False
+        self.parked_pushes += 1
+        self.take(frames)
+        return True
+
+    def wake(self) -> None:
+        self.inbox.put_nowait({"type": WOKEN})
+
+    def take(self, frames: bytes) -> None:
+        self.full = self.chance.random() < 0.3
+        while frames:
+            length, header = frames[1], 2
+            if length == 126:
+                length, header = int.from_bytes(frames[2:4], "big"), 4
+            self.got.append(bytes(frames[header : header + length]))
+            frames = frames[header + length :]
+
+    def leave(self) -> None:
+        self.left = True
+        self.inbox.put_nowait({"type": "websocket.disconnect"})
+
+
+class Crowds:
+    """One seeded history. ``live_class`` is what a mutant replaces."""
+
+    live_class: type[LiveRuns] = LiveRuns
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+        self.log = MemoryLog()
+        self.closing = asyncio.Event()
+        self.pushed = 0
+
+    async def run(self) -> None:
+        self.live = self.live_class(self.log)
+        async with asyncio.TaskGroup() as group:
+            serving = group.create_task(self.live.run(self.closing))
+            async with asyncio.TaskGroup() as everyone:
+                everyone.create_task(self.write())
+                for _ in range(CLIENTS):
+                    everyone.create_task(self.watch(self.chance.choice(FILTERS)))
+            assert len(self.live) == 0, "somebody is still parked"
+            self.closing.set()
+            await serving
+
+    async def write(self) -> None:
+        await self.append(-1, [RunStart("w", 1, {}, {}, {}, "hash")])
+        seq = 0
+        while seq < EVENTS:
+            last = min(seq + self.chance.randint(1, 4), EVENTS)
+            levels = [self.chance.choice(("info", "warn")) for _ in range(seq, last)]
+            await self.append(
+                seq, [StepLog("s", level, "x" * self.chance.randint(1, 90), TIMESTAMP) for level in levels]
+            )
+            seq = last
+            await asyncio.sleep(self.chance.choice((0.0, 0.0, self.chance.random() * 2)))
+        await self.append(seq, [RunComplete("success", 1, EVENTS)])
+
+    async def append(self, seq: int, payloads: list[Any]) -> None:
+        events = [
+            NewEvent(p.type, encode_run_event("r", p, seq=seq + n, timestamp=TIMESTAMP))
+            for n, p in enumerate(payloads, 1)
+        ]
+        await self.log.append("run/r", events, expected_seq=seq)
+
+    async def watch(self, where: EventFilter) -> None:
+        """Watch to the end, with as many connections as it takes."""
+        await asyncio.sleep(self.chance.random() * 10)
+        while await self.log.wait("run/r", after=-2) < 0:
+            await asyncio.sleep(1)
+        got: list[bytes] = []
+        seqs: list[int] = []
+        closed = None
+        while closed is None:
+            after = seqs[-1] if seqs else -1
+            connection = Connection(self.chance, fresh := [])
+            closed = await self.connect(connection, where, after)
+            got += fresh
+            seqs = [self.seq_of(data) for data in got]
+            self.pushed += connection.parked_pushes
+        assert closed == 1000, closed
+        expected = [
+            event.data for event in where.passing(await self.log.read("run/r", after=-1, limit=1_000))
+        ]
+        assert got == expected, f"{seqs} instead of {[self.seq_of(data) for data in expected]}"
+
+    async def connect(self, connection: Connection, where: EventFilter, after: int) -> int | None:
+        query = StreamQuery(After(after), where)
+        serving = asyncio.ensure_future(
+            stream_over_websocket(
+                connection.scope, connection.receive, connection.send,
+                lambda: open_reading(self.log, "r", query),
+                live=self.live, closing=self.closing, stall_timeout_s=60.0,
+            )
+        )  # fmt: skip
+        if self.chance.random() < 0.4:
+            asyncio.get_running_loop().call_later(self.chance.random() * 8, connection.leave)
+        await serving
+        return connection.closed
+
+    @staticmethod
+    def seq_of(data: bytes) -> int:
+        return int(data.split(b'"seq":')[1].split(b",")[0])
+
+
+class JoinsWithoutLooking(LiveRuns):
+    """Parks whoever comes, wherever it stands: what lies in between is lost, or comes twice."""
+
+    def park(self, watcher: Watcher, stream: str, where: EventFilter) -> bool:
+        crowd = self._crowds.get((stream, where))
+        if crowd is None:
+            return super().park(watcher, stream, where)
+        watcher.crowd = crowd
+        crowd.watchers[watcher] = None
+        return True
+
+
+class TakesAheadForBehind(LiveRuns):
+    """Pushes the whole page to those who are further on than the crowd."""
+
+    def park(self, watcher: Watcher, stream: str, where: EventFilter) -> bool:
+        parked = super().park(watcher, stream, where)
+        if parked and watcher.crowd and watcher in watcher.crowd.ahead:
+            del watcher.crowd.ahead[watcher]
+            watcher.crowd.watchers[watcher] = None
+        return parked
+
+
+class ForgetsWhoFellOut(LiveRuns):
+    """Counts as sent what a full client refused."""
+
+    async def _flush(self, crowd: Crowd, last_seq: int, passing: list[Recorded]) -> None:
+        for watcher in [*crowd.watchers]:
+            watcher.after = last_seq
+        await super()._flush(crowd, last_seq, passing)
+
+
+class NeverWakesAtTheEnd(LiveRuns):
+    """Leaves the parked asleep when the run is over."""
+
+    async def _tail(self, crowd: Crowd) -> None:
+        crowd.release_all = lambda: None
+        await super()._tail(crowd)
+
+
+MUTANTS = {
+    mutant.__name__: type(mutant.__name__, (Crowds,), {"live_class": mutant})
+    for mutant in (JoinsWithoutLooking, TakesAheadForBehind, ForgetsWhoFellOut, NeverWakesAtTheEnd)
+}
