@@ -24,6 +24,7 @@ from service.api.context import Context
 from service.api.gate import Gate, own_authorities
 from service.api.stream import StreamEndpoint
 from service.domain.definition import parse_definition
+from service.domain.events import RunComplete
 from service.engine.supervisor import Supervisor
 from service.errors import TailraceError
 from service.log import Log
@@ -33,6 +34,7 @@ from service.ops import diagnostics
 from service.ops.settings import Settings, unknown_names
 from service.projection import Projections
 from service.repository import Repository
+from service.segments import Segments
 from service.server import listening, server_of, url_of
 from service.steps import Step
 from service.steps.registry import close, containment, registry
@@ -153,11 +155,13 @@ async def build(settings: Settings, log: Log, *, port: int) -> AsyncIterator[Ser
         watchers_per_run_max=settings.max_watchers_per_run,
         stall_timeout_s=settings.stall_timeout_s,
     )
+    segments = _segments(settings, log)
     service.app = _asgi_app(settings, log, repository, projections, stream, port)
     try:
         async with asyncio.TaskGroup() as group:
             parts = [
                 group.create_task(service.part("projections", projections.run)),
+                group.create_task(service.part("segments", segments.run)),
                 group.create_task(service.part("streams", stream.run)),
                 group.create_task(
                     service.part(
@@ -170,6 +174,7 @@ async def build(settings: Settings, log: Log, *, port: int) -> AsyncIterator[Ser
                 part.cancel()
     finally:
         await close(steps)
+        await segments.close()
         await projections.close()
 
 
@@ -197,6 +202,17 @@ async def _engine(
         secrets=settings.secrets,
     )
     await service.supervisor.run()
+
+
+def _segments(settings: Settings, log: Log) -> Segments:
+    # What can be made again must not take the space that events need.
+    directory = settings.db.absolute().parent
+    return Segments.open(
+        settings.db.with_name(f"{settings.db.name}.segments"),
+        log,
+        seal_type=RunComplete.type,
+        room=lambda: _free_bytes(directory) >= 2 * settings.min_free_bytes,
+    )
 
 
 def _asgi_app(

@@ -5,5 +5,6 @@ whole file of them, loses nothing but time.
 """
 
 from service.segments.segment import Segment
+from service.segments.segments import Segments
 
-__all__ = ["Segment"]
+__all__ = ["Segment", "Segments"]
