@@ -24,6 +24,7 @@ from service.wire.allowance import CLIENT_FRAME_BYTES_MAX, Allowance
 from service.wire.http_protocol import HttpProtocol
 from service.wire.outgoing import CHECKS_PER_TIMEOUT, EXTENSION, PIECE_BYTES_MAX, Outgoing
 from service.wire.parking import PARKING, WOKEN
+from service.wire.slim import Flag, Mailbox
 
 __all__ = ["EXTENSION", "HttpProtocol", "StreamProtocol"]
 
@@ -45,6 +46,9 @@ class Connection(ServerProtocol):
         super().recv_frame(frame)
 
 
+_NOTHING = memoryview(b"")
+
+
 class StreamProtocol(WebSocketsSansIOProtocol):
     """Sends ``{"type": "websocket.send", "preframed": bytes}`` as it is, besides the usual messages.
 
@@ -62,9 +66,12 @@ class StreamProtocol(WebSocketsSansIOProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.conn = Connection(CLIENT_FRAME_BYTES_MAX, self.logger)
+        self.queue = cast(Any, Mailbox())
+        self.writable = cast(Any, Flag())
+        self.writable.set()
         self.outgoing: Outgoing = cast(Outgoing, None)
         self._allowance = Allowance(self.loop.time)
-        self._rest = memoryview(b"")  # of a frame too large for one write; nothing may come in between
+        self._rest = _NOTHING  # of a frame too large for one write; nothing may come in between
         self._unfinished = b""  # the character that a frame of the client's text broke off in
         self._pinged_at = 0.0
         self._pong_owed_since: float | None = None
@@ -156,6 +163,8 @@ class StreamProtocol(WebSocketsSansIOProtocol):
             self._close(message.get("code", 1000), message.get("reason") or "")
         else:
             await super().send(message)
+            if self.handshake_complete:
+                self.request = self.response = cast(Any, None)  # their headers are kept in the scope
             if self.initial_response is not None and self.close_sent:
                 self.handshake_complete = True  # refused: an answer like any other, not an error to report
 
@@ -167,6 +176,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
                 raise ClientDisconnected
             piece, self._rest = self._rest[:PIECE_BYTES_MAX], self._rest[PIECE_BYTES_MAX:]
             self.transport.write(piece)
+        self._rest = _NOTHING  # even an empty view would keep all the bytes
         self._flush()
 
     def push(self, frames: bytes) -> bool:
@@ -189,7 +199,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
     def _finish_frame(self) -> None:
         """Write what is left of a large frame, so that a control frame may follow it."""
         self.transport.write(self._rest)
-        self._rest = memoryview(b"")
+        self._rest = _NOTHING
 
     def _flush(self) -> None:
         if output := b"".join(self.conn.data_to_send()):
