@@ -148,14 +148,15 @@ async def build(settings: Settings, log: Log, *, port: int) -> AsyncIterator[Ser
     projections = Projections.open(settings.db.with_name(f"{settings.db.name}.views"), log)
     _tell_containment(steps)
     service = Service()
+    segments = _segments(settings, log)
     stream = StreamEndpoint(
         log,
         closing=service.closing,
         watchers_max=settings.max_watchers,
         watchers_per_run_max=settings.max_watchers_per_run,
         stall_timeout_s=settings.stall_timeout_s,
+        segments=segments,
     )
-    segments = _segments(settings, log)
     service.app = _asgi_app(settings, log, repository, projections, stream, port)
     try:
         async with asyncio.TaskGroup() as group:

@@ -23,7 +23,7 @@ CONCRETE_LOGS = ("service.log.sqlite", "service.log.memory")
 ARROWS = {
     "__init__": set(),
     "__main__": {"cli"},
-    "api": {"domain", "errors", "log", "ops", "projection", "repository", "wire"},
+    "api": {"domain", "errors", "log", "ops", "projection", "repository", "segments", "wire"},
     "cli": {"app", "client", "errors", "ops"},
     "client": set(),
     "domain": {"errors"},

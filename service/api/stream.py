@@ -22,6 +22,7 @@ from service.api.stream_read import Reading, open_reading
 from service.api.stream_ws import stream_over_websocket
 from service.errors import NotFound, TailraceError
 from service.log import Log
+from service.segments import Segments
 
 OFFERED = (EVENT_STREAM, NDJSON, "Upgrade: websocket")
 
@@ -45,9 +46,11 @@ class StreamEndpoint:
         watchers_max: int,
         watchers_per_run_max: int,
         stall_timeout_s: float,
+        segments: Segments | None = None,
         keepalive_interval_s: float = KEEPALIVE_INTERVAL_S,
     ) -> None:
         self.log = log
+        self.segments = segments
         self.closing = closing
         self.watchers_max = watchers_max
         self.watchers_per_run_max = watchers_per_run_max
@@ -125,10 +128,10 @@ class StreamEndpoint:
         """Stream over a WebSocket that is accepted at once if the run may take its time."""
         reading: Reading | None = None
         if not query.wait_s or await self.log.wait(f"run/{run_id}", after=-2) >= 0:
-            reading = await open_reading(self.log, run_id, query)
+            reading = await open_reading(self.log, run_id, query, self.segments)
 
         async def opening() -> Reading:
-            return reading or await open_reading(self.log, run_id, query)
+            return reading or await open_reading(self.log, run_id, query, self.segments)
 
         await stream_over_websocket(
             scope, receive, send, opening,
@@ -141,7 +144,7 @@ class StreamEndpoint:
         self, scope: Scope, receive: Receive, send: Send, run_id: str, query: StreamQuery
     ) -> None:
         """Stream over HTTP; the response begins once the run exists, so that its status is true."""
-        opening = open_reading(self.log, run_id, query)
+        opening = open_reading(self.log, run_id, query, self.segments)
         reading = await (held(opening, receive, self.closing) if query.wait_s else opening)
         if reading is None:
             return

@@ -1,7 +1,7 @@
 """One client's way through a run: from its cursor, filtered, live at the end, until the seal."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from service.api.filters import After, EventFilter
@@ -9,10 +9,12 @@ from service.api.stream_query import StreamQuery
 from service.domain.events import RunComplete, RunStatus, decode_event
 from service.errors import Conflict, Damaged, NotFound
 from service.log import Log, Recorded
-from service.wire.stretch import Rows, Stretch
+from service.segments import Segment, Segments
+from service.wire.stretch import Joined, Rows, Stretch
 
 FIRST_PAGE_EVENTS = 64  # small: the first message should not wait for a page to be framed
 PAGE_EVENTS = 500
+LONG_PAST_EVENTS = 1_024  # behind the cursor: rows so far back are worth to be sealed for the next reader
 
 
 class Reading:
@@ -24,7 +26,9 @@ class Reading:
     wants to be told all this.
     """
 
-    def __init__(self, log: Log, run_id: str, after: int, head: int, query: StreamQuery) -> None:
+    def __init__(
+        self, log: Log, segments: Segments | None, run_id: str, after: int, head: int, query: StreamQuery
+    ) -> None:
         self.run_id = run_id
         self.stream = f"run/{run_id}"
         self.where = query.where
@@ -37,6 +41,8 @@ class Reading:
         self.hash = b""
         self.control = query.control
         self._log = log
+        # A segment holds every event of its stretch: of use only to who wants them all.
+        self._segments = segments if query.where.every_step_event else None
         self._page_events = FIRST_PAGE_EVENTS
 
     async def next(self) -> Stretch | None:
@@ -49,9 +55,24 @@ class Reading:
             return None
         if self._page_events != FIRST_PAGE_EVENTS:
             await asyncio.sleep(0)
+            sealed = await self._sealed()
+            if sealed is not None:
+                return sealed
         page = await self._log.read(self.stream, after=self.after, limit=self._page_events)
         self._page_events = PAGE_EVENTS
         return Rows(self._passing(page)) if page else None
+
+    async def _sealed(self) -> Stretch | None:
+        """Return the rest of the segment in which the cursor stands, if there is one."""
+        if self._segments is None:
+            return None
+        segment = await self._segments.after(self.stream, self.after)
+        if segment is None:
+            if self.head - self.after > LONG_PAST_EVENTS:
+                self._segments.wanted(self.stream, self.after)
+            return None
+        after, self.after = self.after, segment.last_seq
+        return Behind(segment, after)
 
     async def more(self) -> None:
         """Sleep until the run has more events; may return early. Raises LogUnavailable."""
@@ -69,7 +90,43 @@ class Reading:
         return self.where.passing(page)
 
 
-async def open_reading(log: Log, run_id: str, query: StreamQuery) -> Reading:
+class Behind:
+    """A stretch that is the events of ``segment`` with seq > ``after``."""
+
+    __slots__ = ("_after", "_segment")
+
+    def __init__(self, segment: Segment, after: int) -> None:
+        self._segment = segment
+        self._after = after
+
+    def __bool__(self) -> bool:
+        return self.last_seq > self._after
+
+    @property
+    def last_seq(self) -> int:
+        """Return the seq of the last event."""
+        return self._segment.last_seq
+
+    def text_frames(self) -> Joined:
+        """Yield the events as WebSocket text frames."""
+        return self._segment.text_frames(self._after)
+
+    def server_sent_events(self) -> Joined:
+        """Yield the events as server-sent events."""
+        return self._segment.server_sent_events(self._after)
+
+    def lines(self) -> Joined:
+        """Yield the events, each with a line break behind it."""
+        return self._segment.lines(self._after)
+
+    def payloads(self) -> Iterator[tuple[int, bytes]]:
+        """Yield each event's seq and its bytes."""
+        return self._segment.payloads(self._after)
+
+
+async def open_reading(
+    log: Log, run_id: str, query: StreamQuery, segments: Segments | None = None
+) -> Reading:
     """Return the reading that ``query`` asks for, once the run exists if that is soon enough for it.
 
     Raises NotFound for an unknown run, Conflict for a cursor above the head, Damaged, LogUnavailable.
@@ -88,7 +145,7 @@ async def open_reading(log: Log, run_id: str, query: StreamQuery) -> Reading:
             runId=run_id, lastSeq=head, after=query.after.seq,
         )  # fmt: skip
     after = await _start(log, stream, head, query.after, query.where)
-    reading = Reading(log, run_id, after, head, query)
+    reading = Reading(log, segments, run_id, after, head, query)
     try:
         (last,) = await log.read(stream, after=head - 1, limit=1)
     except Damaged:
