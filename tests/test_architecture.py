@@ -193,7 +193,7 @@ BROKEN = [
     (arrows, "service/cli/x.py", "from service import repository"),
     (arrows, "service/wire/x.py", "from .. import api"),
     (libraries, "service/engine/x.py", "import aiohttp"),
-    (libraries, "service/client.py", "from litestar import get"),
+    (libraries, "service/client/x.py", "from litestar import get"),
     (libraries, "service/api/x.py", "import numpy"),
     (one_file_names_a_log, "service/api/x.py", "from service.log.sqlite import SqliteLog"),
     (one_file_names_a_log, "service/engine/x.py", "from service.log import memory"),

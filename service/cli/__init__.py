@@ -10,7 +10,7 @@ import rich_click as click
 
 from service.cli.runs import cancel, history, ls, run, show, watch
 from service.cli.serve import serve
-from service.client import Refused, Unreachable
+from service.client import ClientError, Refused
 
 REFUSED = 2  # also what click answers to a command that is not understood
 UNREACHABLE = 4
@@ -27,7 +27,7 @@ class Tailrace(click.RichGroup):
         except Refused as error:
             _complain(str(error), *(f"  {pointer or '/'}: {message}" for pointer, message in error.faults))
             ctx.exit(REFUSED)
-        except Unreachable as error:
+        except ClientError as error:
             _complain(str(error))
             ctx.exit(UNREACHABLE)
         except KeyboardInterrupt:
@@ -44,8 +44,8 @@ def tailrace() -> None:
     """Run workflows, and watch any run from its first event on.
 
     Exit codes: 0 done, or the run succeeded; 1 the run failed, or serve could not start; 2 the command is
-    wrong, or the service refused it; 3 the run was cancelled; 4 no service answers, or it cannot work;
-    130 interrupted.
+    wrong, or the service refused it; 3 the run was cancelled; 4 no service answers, or it cannot work, or
+    what it sent is not whole; 130 interrupted.
     """
 
 

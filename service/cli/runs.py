@@ -1,23 +1,24 @@
 """The verbs that are clients of a running service."""
 
+import asyncio
 import json
 import re
 import sys
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Coroutine
+from functools import wraps
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import rich_click as click
 
 from service.cli.text import event_line, run_lines, run_table, status_text, table
-from service.client import Client, Refused, segment
+from service.client import Client, segment
 
 STATUS_CODES = {"success": 0, "failed": 1, "cancelled": 3}
 PAGE_ROWS = 1_000
-CONFLICT = 409
 
 Verb = Callable[..., None]
+Work = Callable[..., Coroutine[Any, Any, int | None]]
 
 
 class Address(click.ParamType[Client]):
@@ -55,7 +56,13 @@ def _no_number(text: str) -> None:
     raise ValueError(text)  # NaN and Infinity are not JSON
 
 
-def _client_options(verb: Verb) -> Verb:
+def _client_verb(work: Work) -> Verb:
+    """Return ``work`` as click calls it, with the options of all these verbs; it returns the exit code."""
+
+    @wraps(work)
+    def verb(**given: Any) -> None:
+        sys.exit(asyncio.run(work(**given)))
+
     server = click.option(
         "--server", "client", type=Address(), envvar="TAILRACE_URL", show_envvar=True,
         default="http://127.0.0.1:8080", show_default=True, help="The service.",
@@ -78,28 +85,23 @@ after_option = click.option(
     "--var", "variables", type=Variable(), multiple=True, help="A variable of the run; JSON or text."
 )
 @click.option("--watch", "watching", is_flag=True, help="Show the run's events; exit as the run ended.")
-@_client_options
-def run(
+@_client_verb
+async def run(
     file: BinaryIO, variables: tuple[tuple[str, Any], ...], *, watching: bool, client: Client, output: str
-) -> None:
+) -> int | None:
     """Create or update the workflow in FILE (JSON; - is stdin), execute it, and print the run's id.
 
     FILE holds a definition, or {workflowId, name, description, definition}; without a workflowId the
     file's name is taken.
     """
     workflow = _workflow_of(file)
-    workflow_id = workflow["workflowId"]
-    try:
-        client.post("/workflows", workflow)
-    except Refused as refused:
-        if refused.status != CONFLICT:
-            raise
-        client.put(f"/workflows/{segment(str(workflow_id))}", workflow)
-    accepted = client.post(f"/workflows/{segment(str(workflow_id))}/execute", {"variables": dict(variables)})
+    await client.save(workflow)
+    accepted = await client.execute(str(workflow["workflowId"]), dict(variables))
     if watching:
         click.echo(f"run {accepted['runId']}", err=True)
-        _watch(client, accepted["runId"], None, output)
+        return await _watch(client, accepted["runId"], None, output)
     click.echo(json.dumps(accepted) if output == "json" else accepted["runId"])
+    return None
 
 
 def _workflow_of(file: BinaryIO) -> dict[str, Any]:
@@ -121,23 +123,31 @@ def _workflow_of(file: BinaryIO) -> dict[str, Any]:
 @click.command()
 @click.argument("run_id", metavar="RUN")
 @after_option
-@_client_options
-def watch(run_id: str, after: int | None, client: Client, output: str) -> None:
+@_client_verb
+async def watch(run_id: str, after: int | None, client: Client, output: str) -> int:
     """Show a run's events from the first on, then as they happen; exit as the run ended.
 
-    A lost connection is taken up again where it ended.
+    A lost connection is taken up again where it ended. At the end, how many of how many events came.
     """
-    _watch(client, run_id, after, output)
+    await _look_for(client, run_id, after)
+    return await _watch(client, run_id, after, output)
 
 
-def _watch(client: Client, run_id: str, after: int | None, output: str) -> None:
-    notice = partial(click.echo, err=True)
-    events = client.watch(run_id, after=after, notice=lambda text: notice(f"tailrace: {text}"))
-    for data, event in events:
-        click.echo(data if output == "json" else event_line(event))
-    if output == "text":
-        notice(f"run {status_text(str(events.status))}")
-    sys.exit(STATUS_CODES.get(str(events.status), 1))
+async def _look_for(client: Client, run_id: str, after: int | None) -> None:
+    """Ask for the run once: a person who mistyped something should know at once, not after all attempts."""
+    await client.get(f"/workflows/runs/{segment(run_id)}/events", after=after, limit=1)
+
+
+async def _watch(client: Client, run_id: str, after: int | None, output: str) -> int:
+    watch = client.watch(run_id, after=after, notice=_say)
+    async for event in watch:
+        click.echo(event.data if output == "json" else event_line(event))
+    click.echo(f"run {status_text(str(watch.status))}: {watch.summary}", err=True)
+    return STATUS_CODES.get(str(watch.status), 1)
+
+
+def _say(text: str) -> None:
+    click.echo(f"tailrace: {text}", err=True)
 
 
 @click.command()
@@ -145,8 +155,8 @@ def _watch(client: Client, run_id: str, after: int | None, output: str) -> None:
 @click.option("--workflow", "workflow_id", metavar="ID", help="Only runs of this workflow.")
 @click.option("--status", metavar="STATUS", help="Only runs in this status.")
 @click.option("--limit", type=click.IntRange(1, PAGE_ROWS), default=50, show_default=True, help="Rows.")
-@_client_options
-def ls(
+@_client_verb
+async def ls(
     what: str, workflow_id: str | None, status: str | None, limit: int, client: Client, output: str
 ) -> None:
     """List runs, the newest first, or workflows."""
@@ -157,7 +167,7 @@ def ls(
     else:
         path = "/workflows/runs"
     query = {"workflowId": workflow_id, "status": status, "limit": limit}
-    answer = client.request("GET", path, query=query)
+    answer = await client.request("GET", path, query=query)
     if output == "json":
         click.echo(answer)
         return
@@ -174,35 +184,35 @@ def ls(
 
 @click.command()
 @click.argument("run_id", metavar="RUN")
-@_client_options
-def show(run_id: str, client: Client, output: str) -> None:
+@_client_verb
+async def show(run_id: str, client: Client, output: str) -> None:
     """Show a run as it is now: its status, its variables, its steps."""
     path = f"/workflows/runs/{segment(run_id)}"
-    answer = client.request("GET", path)
+    answer = await client.request("GET", path)
     if output == "json":
         click.echo(answer)
         return
-    click.echo("\n".join(run_lines(json.loads(answer), client.get(f"{path}/steps")["data"])))
+    click.echo("\n".join(run_lines(json.loads(answer), (await client.get(f"{path}/steps"))["data"])))
 
 
 @click.command()
 @click.argument("run_id", metavar="RUN")
 @after_option
-@_client_options
-def history(run_id: str, after: int | None, client: Client, output: str) -> None:
+@_client_verb
+async def history(run_id: str, after: int | None, client: Client, output: str) -> None:
     """Print the events of a run that have happened so far, and do not wait for more."""
-    for data, event in client.events(run_id, after=after):
-        click.echo(data if output == "json" else event_line(event))
+    await _look_for(client, run_id, after)
+    async for event in client.watch(run_id, after=after, live=False, notice=_say):
+        click.echo(event.data if output == "json" else event_line(event))
 
 
 @click.command()
 @click.argument("run_id", metavar="RUN")
 @click.option("--reason", help="Why; it is recorded.")
-@_client_options
-def cancel(run_id: str, reason: str | None, client: Client, output: str) -> None:
+@_client_verb
+async def cancel(run_id: str, reason: str | None, client: Client, output: str) -> None:
     """Ask for a run to be cancelled; its events tell when it is."""
-    body = {} if reason is None else {"reason": reason}
-    answer = client.post(f"/workflows/runs/{segment(run_id)}/cancel", body)
+    answer = await client.cancel(run_id, reason=reason)
     click.echo(
         json.dumps(answer) if output == "json" else f"asked; the run is {status_text(answer['status'])}"
     )

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from service.client import Event
+
 VALUE_LENGTH_MAX = 200  # characters of a value in a line; `-o json` has all of it
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _COLOURS = {
@@ -21,12 +23,11 @@ _COLOURS = {
 }
 
 
-def event_line(event: Mapping[str, Any]) -> str:
+def event_line(event: Event) -> str:
     """Return an event as one line: when, which step, what."""
-    payload = event["payload"]
-    when = click.style(event["timestamp"][11:23], fg="bright_black")
-    step = f"{plain(str(payload.get('stepId', ''))):<12}"
-    return f"{when}  {step}  {_what(event['type'], payload)}"
+    when = click.style(event.timestamp[11:23], fg="bright_black")
+    step = f"{plain(str(event.payload.get('stepId', ''))):<12}"
+    return f"{when}  {step}  {_what(event.type, event.payload)}"
 
 
 def _what(type_: str, payload: Mapping[str, Any]) -> str:  # noqa: PLR0911  one return per type

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -76,7 +77,7 @@ def frames(server: Server, run_id: str) -> list[str]:
 def test_run_watch_prints_each_event_and_exits_0(server, tmp_path):
     result = tailrace(server.url, "run", written(tmp_path, CHATTY), "--watch")
     assert result.code == 0, result
-    assert "run success" in result.err
+    assert re.fullmatch(r"run \S+\nrun success: (\d+) of \1 events\n", result.err)
     lines = [re.sub(r"^[\d:.]{12}  \S+ +", "", line) for line in result.out.splitlines()]
     assert lines[0] == "▶ Say it"
     assert lines[1] == "info  Starting step: Say it"
@@ -91,6 +92,7 @@ def test_json_is_the_stream_byte_for_byte(server, tmp_path):
     run_id = result.err.split()[1]
     texts = frames(server, run_id)
     assert result.out.splitlines() == texts
+    assert result.err.splitlines()[1:] == [f"run success: {len(texts)} of {len(texts)} events"]
     assert tailrace(server.url, "watch", run_id, "-o", "json").out.splitlines() == texts
     assert tailrace(server.url, "watch", run_id, "--after", 2, "-o", "json").out.splitlines() == texts[2:]
     history = tailrace(server.url, "history", run_id, "-o", "json")
@@ -114,6 +116,21 @@ def test_a_cancelled_run_exits_3(server, tmp_path):
     again = tailrace(server.url, "cancel", run_id)
     assert again.code == 2
     assert "is over: cancelled" in again.err
+
+
+def test_history_does_not_wait_and_watch_ends_at_once_when_interrupted(server, tmp_path):
+    run_id = tailrace(server.url, "run", written(tmp_path, RESTING)).out.strip()
+    with subprocess.Popen(
+        command("watch", run_id, "-o", "json"), env=environment(server.url), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as watching:  # fmt: skip
+        seen = [watching.stdout.readline() for _ in range(2)]
+        history = tailrace(server.url, "history", run_id, "-o", "json")
+        assert (history.code, history.out) == (0, "".join(seen)), history
+        watching.send_signal(signal.SIGINT)
+        out, err = watching.communicate(timeout=60)
+    assert (watching.returncode, out, err) == (130, "", "")
+    assert tailrace(server.url, "cancel", run_id).code == 0
 
 
 def test_every_fault_is_a_line_with_its_place_and_exits_2(server, tmp_path):
