@@ -105,9 +105,10 @@ class LiveRuns:
     def park(self, watcher: Watcher, stream: str, where: EventFilter) -> bool:
         """Push to ``watcher`` what comes behind ``watcher.after`` and passes ``where``, until it is woken.
 
-        Returns False when it has to read first: there is more already. Must be ``open``.
+        Returns False when it has to read by itself: there is more already, or this is not ``open``.
         """
-        assert self._tailers is not None, "not open"
+        if self._tailers is None:
+            return False
         key = stream, where
         crowd = self._crowds.get(key)
         if crowd is None:

@@ -9,7 +9,7 @@ from tests.simulation.crowds import MUTANTS, Crowds
 from tests.simulation.loop import run
 
 SEEDS = 1_000
-MUTANT_SEEDS = 60
+MUTANT_SEEDS = 200
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, 250))
