@@ -118,11 +118,17 @@ def test_a_cancelled_run_exits_3(server, tmp_path):
     assert "is over: cancelled" in again.err
 
 
+def heed_interrupts() -> None:
+    """Undo what a shell does to programs in its background, and so maybe to these tests: ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_history_does_not_wait_and_watch_ends_at_once_when_interrupted(server, tmp_path):
     run_id = tailrace(server.url, "run", written(tmp_path, RESTING)).out.strip()
     with subprocess.Popen(
         command("watch", run_id, "-o", "json"), env=environment(server.url), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=heed_interrupts,
     ) as watching:  # fmt: skip
         seen = [watching.stdout.readline() for _ in range(2)]
         history = tailrace(server.url, "history", run_id, "-o", "json")
