@@ -10,8 +10,8 @@ from msgspec.json import decode
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from service.api.filters import LEVELS, RUN_TYPES
-from service.domain.events import STEP_TYPES
+from service.api.filters import RUN_TYPES
+from tests.api.asked import any_query, expected, history
 
 QUERIES = 60
 SAY = "for n in $(seq 1 90); do echo out $n; if [ $((n % 3)) = 0 ]; then echo err $n >&2; fi; done"
@@ -28,8 +28,7 @@ def run(server) -> tuple[str, list[bytes]]:
     server.create("everywhere", {"variables": {"code": 7}, "steps": dict.fromkeys(("a", "b", "c"), step)})
     run_id = server.execute("everywhere")
     server.finished(run_id)
-    lines = server.get(f"/api/v2/events?runId={run_id}", accept="application/x-ndjson").body.splitlines()
-    return run_id, [bytes(decode(line, type=dict[str, Raw])["event"]) for line in lines]
+    return run_id, history(server, run_id)
 
 
 async def over_websocket(server, run_id: str, query: str) -> list[bytes]:
@@ -77,46 +76,6 @@ def over_pages(server, run_id: str, query: str, limit: int) -> list[bytes]:
         if cursor is None:
             return found
         parameters = [each for each in parameters if not each.startswith("after")] + [f"after={cursor}"]
-
-
-def expected(events: list[bytes], asked: dict[str, str]) -> list[bytes]:
-    """Return what a query asks for, by the words of the contract."""
-    types = {"": STEP_TYPES, "all": RUN_TYPES}.get(asked.get("types", ""), asked.get("types", "").split(","))
-    passing = []
-    for data in events:
-        event = json.loads(data)
-        payload = event["payload"]
-        too_quiet = event["type"] == "step_log" and LEVELS.index(payload["level"]) < LEVELS.index(
-            asked.get("level", "debug")
-        )
-        if event["type"] in types and not too_quiet and asked.get("stepId") in {None, payload.get("stepId")}:
-            passing.append((event["seq"], data))
-    after = asked.get("after", "")
-    if after == "tail":
-        return []
-    if after.startswith("-"):
-        return [data for _, data in passing[int(after) :]]
-    return [data for seq, data in passing if seq > int(after or -1)]
-
-
-def any_query(chance: random.Random, last: int) -> dict[str, str]:
-    types = [",".join(chance.sample(sorted(RUN_TYPES), count)) for count in (1, 2, 3)]
-    choices = {
-        "after": [
-            None,
-            None,
-            "tail",
-            f"-{chance.randrange(1, last + 9)}",
-            str(chance.randrange(last + 1)),
-            str(last),
-        ],
-        "types": [None, "all", *types],
-        "stepId": [None, None, "a", "b", "nobody"],
-        "level": [None, None, *LEVELS],
-        "control": [None, "1"],
-    }
-    asked = {name: chance.choice(values) for name, values in choices.items()}
-    return {name: value for name, value in asked.items() if value is not None}
 
 
 async def test_every_way_gives_the_same_bytes(server, run):
