@@ -43,6 +43,7 @@ ARROWS = {
 LIBRARIES = {
     "aiohttp": {"steps"},
     "click": {"cli"},
+    "isal": {"log", "segments"},
     "jmespath": {"domain"},
     "litestar": {"api"},
     "migrations": {"log", "projection", "segments"},

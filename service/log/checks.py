@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from struct import Struct
-from zlib import crc32
+
+from isal.isal_zlib import crc32
 
 from service.errors import AppendTooLarge
 from service.log import APPEND_BYTES_MAX, APPEND_EVENTS_MAX, NewEvent

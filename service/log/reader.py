@@ -8,7 +8,8 @@ import sqlite3
 import struct
 from collections.abc import Collection
 from pathlib import Path
-from zlib import crc32
+
+from isal.isal_zlib import crc32
 
 from service.errors import Damaged, LogUnavailable
 from service.log import Recorded

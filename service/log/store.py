@@ -11,8 +11,8 @@ from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
-from zlib import crc32
 
+from isal.isal_zlib import crc32
 from sqlite_utils import Database
 
 from migrations.log import log as migrations
