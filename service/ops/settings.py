@@ -229,7 +229,7 @@ _DEFAULTS = Settings()
 SETTINGS: tuple[Setting, ...] = (
     Setting("host", "address", "Where to listen; outside loopback TAILRACE_COMMANDS must be given.", _host),
     Setting("port", "port", "The port to listen on; 0 takes a free one and prints it.", _whole(0, 65_535)),
-    Setting("db", "file", "The log; FILE.views and FILE.segments beside it can be deleted at any time.",
+    Setting("db", "file", "The log; FILE.views and FILE.segments* beside it can be deleted at any time.",
             _path),
     Setting("hosts", "names", "Further Host names the service answers to; others get 421.", _hosts),
     Setting("origins", "origins", "Web origins besides our own that may call us; others get 403.", _origins),

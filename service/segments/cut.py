@@ -16,8 +16,9 @@ STRETCH_BYTES_MAX = 256 * 1024  # of frames; a larger event stands alone
 class Cutter:
     """Cuts the events of one run, given in order from behind ``after``, which must be a stretch's end (or 0).
 
-    A stretch is full once another event would not fit; what is not full stays rows. ``after`` moves on with
-    the events; ``over`` tells that the run's seal has come, which ends the last stretch and is in none.
+    A stretch is full once another event would not fit. What follows the last full one is a stretch of its own
+    once the run's seal has come, which is in none: then ``over`` is set. A run without a full one stays rows.
+    ``after`` moves on with the events.
     """
 
     def __init__(self, after: int, seal_type: str) -> None:
@@ -39,6 +40,8 @@ class Cutter:
             assert event.seq == self.after + 1
             if event.type == self._seal_type:
                 self.over = True
+                if self._events and self._events[0].seq > 1:
+                    self._close()
                 return
             length = len(event.data)
             size = length + len(text_header(length))
@@ -51,7 +54,7 @@ class Cutter:
                 self._close()
 
     def take(self) -> Sequence[Recorded] | None:
-        """Return the next full stretch, None if there is none yet."""
+        """Return the next stretch, None if there is none yet."""
         return self._full.popleft() if self._full else None
 
     def _close(self) -> None:

@@ -10,11 +10,13 @@ STREAMS_MAX = 10_000  # then those that were not asked for in the longest time a
 
 
 class Place(NamedTuple):
-    """A sealed stretch, and the row that holds it."""
+    """A sealed stretch: which bytes of the frames file it is, and what they are recognised by."""
 
     first_seq: int
     last_seq: int
-    row: int
+    at: int
+    size: int
+    crc: int
 
 
 class Index:
@@ -56,39 +58,38 @@ class Index:
 
 
 class _Stretches:
-    """Those of one stream, ordered; 24 bytes each. They do not overlap, but there may be gaps."""
+    """Those of one stream, ordered. They do not overlap, but there may be gaps."""
 
-    __slots__ = ("end", "firsts", "lasts", "rows")
+    __slots__ = ("columns", "end", "firsts", "lasts")
 
     def __init__(self, places: Iterable[Place]) -> None:
-        self.firsts = array("q")
-        self.lasts = array("q")
-        self.rows = array("q")
+        # A tuple for each of them would take four times as much.
+        self.columns = tuple(array("q") for _ in Place._fields)
+        self.firsts, self.lasts = self.columns[:2]
         for place in places:
-            self.firsts.append(place.first_seq)
-            self.lasts.append(place.last_seq)
-            self.rows.append(place.row)
+            for column, value in zip(self.columns, place, strict=True):
+                column.append(value)
         self._measure(0)
 
     def find(self, seq: int) -> Place | None:
         at = bisect_left(self.lasts, seq)
         if at == len(self.lasts) or seq < self.firsts[at]:
             return None
-        return Place(self.firsts[at], self.lasts[at], self.rows[at])
+        return Place(*[column[at] for column in self.columns])
 
     def add(self, place: Place) -> None:
         at = bisect_left(self.lasts, place.last_seq)
         if at < len(self.lasts) and self.firsts[at] <= place.last_seq:
             return
-        self.firsts.insert(at, place.first_seq)
-        self.lasts.insert(at, place.last_seq)
-        self.rows.insert(at, place.row)
+        for column, value in zip(self.columns, place, strict=True):
+            column.insert(at, value)
         self._measure(self.end)
 
     def remove(self, place: Place) -> None:
-        at = bisect_left(self.lasts, place.last_seq)
-        if at < len(self.lasts) and self.rows[at] == place.row:
-            del self.firsts[at], self.lasts[at], self.rows[at]
+        if self.find(place.last_seq) == place:
+            at = bisect_left(self.lasts, place.last_seq)
+            for column in self.columns:
+                del column[at]
             self._measure(0)
 
     def _measure(self, end: int) -> None:

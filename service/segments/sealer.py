@@ -4,6 +4,7 @@ Worth it are long runs that are over, in the order of their ends, and before the
 """
 
 import asyncio
+import errno
 import sqlite3
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ RETRY_S = 2.0  # while the log fails or the disk is full
 PAUSE_SHARE = 9
 LATE_S = 0.001  # a turn of the loop that takes longer shows that others work
 PAUSE_MAX_S = 0.25
+FULL = {errno.ENOSPC, errno.EDQUOT}
 NO_ROOM = "there is no space to spare on the disk"
 
 diagnostics = structlog.get_logger("tailrace.segments")
@@ -90,7 +92,11 @@ class Sealer:
             except LogUnavailable as error:
                 await self._wait(f"the log: {error}")
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_FULL:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_FULL:
+                    raise
+                await self._wait(NO_ROOM)
+            except OSError as error:
+                if error.errno not in FULL:
                     raise
                 await self._wait(NO_ROOM)
 
@@ -183,7 +189,7 @@ class Sealer:
         return cutter
 
     async def _read(self, stream: str, cutter: Cutter) -> Sequence[Recorded] | None:
-        """Return the next full stretch, None if there is none (yet)."""
+        """Return the next stretch, None if there is none (yet)."""
         while (stretch := cutter.take()) is None and not cutter.over:
             page = await self._log.read(stream, after=cutter.after, limit=PAGE_EVENTS)
             if not page:
@@ -193,7 +199,7 @@ class Sealer:
         return stretch
 
     async def _done(self, stream: str, *, over: bool) -> None:
-        """Turn to something else: ``stream`` has no full stretch left, and if it is ``over`` never will."""
+        """Turn to something else: ``stream`` has no stretch left, and if it is ``over`` never will."""
         if over:
             self._cutters.pop(stream, None)
             self._over[stream] = None

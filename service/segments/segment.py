@@ -9,28 +9,29 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from struct import Struct as Layout
-from zlib import crc32
 
+from isal.isal_zlib import crc32
 from msgspec import Struct
 
 from service.log import Recorded
 from service.wire.frames import JOINED_BYTES_MAX, text_frame
 
-_ENTRY_BYTES = 4
+ENTRY_BYTES = 4
 _SHORT_MAX = 125  # RFC 6455 §5.2: the header is the longer, the longer the event
 _MEDIUM = 126
-_first_seq = Layout("<q").pack
+_seqs = Layout("<qq").pack
 
 
 class Segment(Struct, frozen=True, eq=False, gc=False):
     """The step events ``first_seq`` to ``last_seq`` of a run; neither its header nor its seal.
 
-    ``frames`` holds one frame for each event; ``ends[n]`` is where the n-th ends. Every form joins events
-    into texts of at most ``JOINED_BYTES_MAX`` (a larger event alone), each given with the seq of its last.
+    ``data`` is what is stored: for each event where its frame ends, little endian, 4 bytes each (``ends``,
+    counted from the first frame), then the frames. Every form joins events into texts of at most
+    ``JOINED_BYTES_MAX`` (a larger event alone), each given with the seq of its last.
     """
 
     first_seq: int
-    frames: bytes
+    data: bytes
     ends: "array[int]"
 
     @classmethod
@@ -39,7 +40,21 @@ class Segment(Struct, frozen=True, eq=False, gc=False):
         first_seq = events[0].seq
         assert 0 < first_seq == events[-1].seq - len(events) + 1
         frames = [text_frame(event.data) for event in events]
-        return cls(first_seq, b"".join(frames), array("I", accumulate(map(len, frames))))
+        ends = array("I", accumulate(map(len, frames)))
+        return cls(first_seq, b"".join([_little_endian(ends).tobytes(), *frames]), ends)
+
+    @classmethod
+    def stored(cls, stream: str, first_seq: int, last_seq: int, data: bytes, crc: int) -> "Segment | None":
+        """Return the segment that was stored as ``data``, None if ``crc`` was not made from that."""
+        if crc32(data, _label(stream, first_seq, last_seq)) != crc:
+            return None
+        ends = array("I")
+        ends.frombytes(memoryview(data)[: (last_seq - first_seq + 1) * ENTRY_BYTES])
+        return cls(first_seq, data, _little_endian(ends))
+
+    def checksum(self, stream: str) -> int:
+        """Return the CRC-32 over ``data``, and whose it is."""
+        return crc32(self.data, _label(stream, self.first_seq, self.last_seq))
 
     @property
     def last_seq(self) -> int:
@@ -49,13 +64,14 @@ class Segment(Struct, frozen=True, eq=False, gc=False):
     @property
     def size(self) -> int:
         """Return the bytes that it takes in memory."""
-        return len(self.frames) + _ENTRY_BYTES * len(self.ends)
+        return len(self.data) + ENTRY_BYTES * len(self.ends)
 
     # What a reader of one of the events above ``after`` gets
 
     def text_frames(self, after: int) -> Iterator[tuple[memoryview, int]]:
         """Yield the events with seq > ``after`` as WebSocket text frames: views of the shared bytes."""
-        frames, ends = memoryview(self.frames), self.ends
+        ends = self.ends
+        frames = memoryview(self.data)[ENTRY_BYTES * len(ends) :]
         index = self._index(after)
         while index < len(ends):
             start = ends[index - 1] if index else 0
@@ -72,39 +88,17 @@ class Segment(Struct, frozen=True, eq=False, gc=False):
 
     def payloads(self, after: int) -> Iterator[tuple[int, bytes]]:
         """Yield seq and bytes, as they are stored, of each event with seq > ``after``."""
-        frames = self.frames
+        data, base = self.data, ENTRY_BYTES * len(self.ends)
         index = self._index(after)
-        start = self.ends[index - 1] if index else 0
+        start = base + (self.ends[index - 1] if index else 0)
         for seq, end in enumerate(self.ends[index:], self.first_seq + index):
-            length = frames[start + 1]
+            length = data[start + 1]
             header = 2 if length <= _SHORT_MAX else 4 if length == _MEDIUM else 10
-            yield seq, frames[start + header : end]
-            start = end
+            yield seq, data[start + header : base + end]
+            start = base + end
 
     def _index(self, after: int) -> int:
         return min(max(after + 1 - self.first_seq, 0), len(self.ends))
-
-    # How it is stored
-
-    def table(self) -> bytes:
-        """Return ``ends`` as it is stored: little endian, 4 bytes each."""
-        return _little_endian(self.ends).tobytes()
-
-    def checksum(self, stream: str) -> int:
-        """Return the CRC-32 over everything that is stored, and whose it is."""
-        return _checksum(stream, self.first_seq, self.table(), self.frames)
-
-    @classmethod
-    def stored(
-        cls, stream: str, first_seq: int, table: bytes, frames: bytes, checksum: int
-    ) -> "Segment | None":
-        """Return the segment that was stored, None if it is not what the checksum was made from."""
-        if _checksum(stream, first_seq, table, frames) != checksum or len(table) % _ENTRY_BYTES:
-            return None
-        ends = array("I")
-        ends.frombytes(table)
-        ends = _little_endian(ends)
-        return cls(first_seq, frames, ends) if ends and ends[-1] == len(frames) else None
 
 
 def _joined(texts: Iterable[tuple[int, bytes]]) -> Iterator[tuple[bytes, int]]:
@@ -122,8 +116,8 @@ def _joined(texts: Iterable[tuple[int, bytes]]) -> Iterator[tuple[bytes, int]]:
         yield b"".join(parts), last
 
 
-def _checksum(stream: str, first_seq: int, table: bytes, frames: bytes) -> int:
-    return crc32(frames, crc32(table, crc32(stream.encode() + _first_seq(first_seq))))
+def _label(stream: str, first_seq: int, last_seq: int) -> int:
+    return crc32(stream.encode() + _seqs(first_seq, last_seq))
 
 
 def _little_endian(ends: "array[int]") -> "array[int]":

@@ -1,4 +1,4 @@
-"""A thread for what would hold up the loop: blob reads and their checksums, transactions.
+"""A thread for what would hold up the loop: reads that wait for the disk, transactions.
 
 Both give up the GIL while they last.
 """

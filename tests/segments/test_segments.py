@@ -1,9 +1,11 @@
 """What readers get of a run that is sealed, being sealed, or not yet: always the rows, byte for byte."""
 
 import asyncio
+import os
 import random
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from hypothesis import strategies as st
 from service.log.sqlite import SqliteLog
 from service.segments import Segments
 from service.segments.cut import STRETCH_BYTES_MAX, STRETCH_EVENTS_MAX
+from service.segments.file import frames_path
+from service.segments.frames_file import FramesFile
 from service.wire import frames
 from tests.segments.house import (
     SEAL,
@@ -42,8 +46,8 @@ async def log(path: Path) -> AsyncIterator[SqliteLog]:
     await log.close()
 
 
-def stretches(lengths: list[int]) -> list[tuple[int, int]]:
-    """Return first and last seq of each full stretch: the rule, said in another way than in the code."""
+def stretches(lengths: list[int], *, over: bool = True) -> list[tuple[int, int]]:
+    """Return first and last seq of each stretch that is sealed: the rule, said in another way than in the code."""
     sizes = [length + (2 if length < 126 else 4 if length < 65_536 else 10) for length in lengths]
     found, first = [], 0
     for n in range(len(sizes)):
@@ -55,13 +59,17 @@ def stretches(lengths: list[int]) -> list[tuple[int, int]]:
         if len(held) == STRETCH_EVENTS_MAX or sum(held) >= STRETCH_BYTES_MAX:
             found.append((first + 1, n + 1))
             first = n + 1
+    if over and found and first < len(sizes):
+        found.append((first + 1, len(sizes)))
     return found
 
 
-async def check(segments: Segments, log: SqliteLog, stream: str, lengths: list[int]) -> None:
+async def check(
+    segments: Segments, log: SqliteLog, stream: str, lengths: list[int], *, over: bool = True
+) -> None:
     stored = await rows(log, stream)
     found = await all_of(segments, stream)
-    assert [(segment.first_seq, segment.last_seq) for segment in found] == stretches(lengths)
+    assert [(segment.first_seq, segment.last_seq) for segment in found] == stretches(lengths, over=over)
     for segment in found:
         for after in {segment.first_seq - 1, segment.first_seq, segment.last_seq - 1}:
             rest = stored[after + 1 : segment.last_seq + 1]
@@ -70,9 +78,10 @@ async def check(segments: Segments, log: SqliteLog, stream: str, lengths: list[i
                 got = [(bytes(text), seq) for text, seq in getattr(segment, form)(after)]
                 assert got == list(getattr(frames, form)(rest))
         for after in {segment.first_seq - 1, segment.last_seq - 1}:
-            assert await segments.after(stream, after) is segment
+            assert (await segments.after(stream, after)).data == segment.data
     end = found[-1].last_seq if found else 0
     assert stored[end].type != SEAL
+    assert not (found and over) or stored[end + 1].type == SEAL, "all of it"
     for after in (-1, end, len(stored) - 1, len(stored), 10**12):
         assert await segments.after(stream, after) is None, "neither header, nor seal, nor what is not there"
 
@@ -93,9 +102,9 @@ async def test_every_full_stretch_of_a_run_is_its_rows(lengths, more, over):
         async with running(path, log) as segments:
             await until(lambda: segments._shelf.ready)
             segments.wanted("run/a", 0)
-            expected = stretches(lengths)
+            expected = stretches(lengths, over=over)
             await sealed(segments, "run/a", expected[-1][1] if expected else 0)
-            await check(segments, log, "run/a", lengths)
+            await check(segments, log, "run/a", lengths, over=over)
         await log.close()
 
 
@@ -105,9 +114,9 @@ async def test_a_long_run_is_sealed_when_it_is_over_and_a_short_one_costs_nothin
         await append_run(log, "run/live", [100] * 3_000, over=False)
         await append_run(log, "run/long", [100] * 1_024)
         await append_run(log, "run/longer", [100] * 3_000)
-        await sealed(segments, "run/longer", 2_048)
+        await sealed(segments, "run/longer", 3_000)
         assert [len(await all_of(segments, f"run/{name}")) for name in ("short", "live", "long", "longer")] == [
-            0, 0, 1, 2,
+            0, 0, 1, 3,
         ]  # fmt: skip
         await check(segments, log, "run/long", [100] * 1_024)
 
@@ -127,14 +136,13 @@ async def test_it_is_the_same_whoever_seals_it_and_whenever(path, log):
             segments.wanted(stream, segments._shelf.end(stream))
             await asyncio.sleep(chance.choice((0, 0, 0.002, 0.02)))
         segments.wanted(stream, seq - 1)
-        await sealed(segments, stream, stretches(lengths)[-1][1])
+        await sealed(segments, stream, stretches(lengths, over=False)[-1][1])
         live = await all_of(segments, stream)
     async with running(path.with_name("other.db"), other) as segments:
         await sealed(segments, stream, stretches(lengths)[-1][1])
         over = await all_of(segments, stream)
-    assert [(each.first_seq, each.frames, each.ends) for each in live] == [
-        (each.first_seq, each.frames, each.ends) for each in over
-    ]
+    assert [each.data for each in live] == [each.data for each in over[:-1]]
+    assert over[-1].first_seq == live[-1].last_seq + 1, "the rest, once the run is over"
     await other.close()
 
 
@@ -202,47 +210,93 @@ async def test_it_is_found_again_and_not_sealed_again(path, log):
     async with running(path, Watched()) as segments:
         await sealed(segments, "run/b", 1_024)
         after = await all_of(segments, "run/a")
-    assert [segment.frames for segment in after] == [segment.frames for segment in before]
+    assert [segment.data for segment in after] == [segment.data for segment in before]
     assert set(asked) == {"run/b"}
 
 
 # The shared bytes
 
 
-async def test_those_who_come_together_share_one_load(path, log):
+def forget(segments: Segments) -> None:
+    """Make the kernel forget the frames, so that they must be had from the disk."""
+    with frames_path(segments._shelf.path).open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+@contextmanager
+def from_the_disk(segments: Segments, monkeypatch) -> Iterator[list[int]]:
+    """Have nothing in memory, and give the sizes of what the disk is asked for."""
+    asked: list[int] = []
+    read = FramesFile.read
+
+    def reading(self, at: int, size: int) -> bytes:
+        asked.append(size)
+        return read(self, at, size)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FramesFile, "read", reading)
+        forget(segments)
+        if segments._shelf._file._frames.read_now(0, 1) is not None:  # a file system in memory
+            patched.setattr(FramesFile, "read_now", lambda *_: None)
+        yield asked
+
+
+async def test_what_is_in_memory_is_had_at_once(path, log, monkeypatch):
     await append_run(log, "run/a", [100] * 5_000)
     async with running(path, log, cache_bytes_max=0) as segments:
-        await sealed(segments, "run/a", 4 * 1_024)
-        asking = [asyncio.create_task(segments.after("run/a", 3_000 + n)) for n in range(20)]
-        await asyncio.sleep(0)
-        asking[0].cancel()  # who came first has begun the load
-        found = await asyncio.gather(*asking[1:])
-        assert len(set(map(id, found))) == 1
-        assert found[0].first_seq == 2_049
-        assert await segments.after("run/a", 3_000) is not found[0], "nothing was to be kept"
+        await sealed(segments, "run/a", 5_000)
+        monkeypatch.setattr(FramesFile, "read", None)
+        with pytest.raises(StopIteration) as got:
+            segments.after("run/a", 3_000).send(None)
+        assert got.value.value.first_seq == 2_049
+        assert not segments._shelf._loading
+
+
+async def test_those_who_come_together_share_one_load_from_the_disk(path, log, monkeypatch):
+    await append_run(log, "run/a", [100] * 5_000)
+    async with running(path, log, cache_bytes_max=0) as segments:
+        await sealed(segments, "run/a", 5_000)
+        with from_the_disk(segments, monkeypatch) as asked:
+            asking = [asyncio.create_task(segments.after("run/a", 4_500 + n)) for n in range(20)]
+            await asyncio.sleep(0)
+            asking[0].cancel()  # who came first has begun the load
+            found = await asyncio.gather(*asking[1:])
+        assert len(set(map(id, found))) == len(asked) == 1
+        assert found[0].first_seq == 4_097
+
+
+async def test_from_the_disk_it_is_the_same(path, log, monkeypatch):
+    lengths = [random.Random(n).choice((*LENGTHS, 100, 100, 100)) for n in range(1_500)]
+    await append_run(log, "run/a", lengths)
+    async with running(path, log, cache_bytes_max=0) as segments:
+        await sealed(segments, "run/a", 1_500)
+        with from_the_disk(segments, monkeypatch) as asked:
+            await check(segments, log, "run/a", lengths)
+            assert asked
 
 
 async def test_a_segment_is_kept_for_the_next_reader_within_the_bound(path, log):
     await append_run(log, "run/a", [1_000] * 3_000)
     kept_max = 700_000
     async with running(path, log, cache_bytes_max=kept_max) as segments:
-        await sealed(segments, "run/a", stretches([1_000] * 3_000)[-1][1])
+        await sealed(segments, "run/a", 3_000)
         found = await all_of(segments, "run/a")
         assert sum(segment.size for segment in found) > 3 * kept_max
         assert 0 < segments._shelf._cache.size <= kept_max
         assert await segments.after("run/a", found[-1].first_seq) is found[-1]
         again = await segments.after("run/a", 0)
         assert again is not found[0]
-        assert again.frames == found[0].frames
-        await until(lambda: not segments._shelf._loading)
+        assert again.data == found[0].data
         assert 0 < segments._shelf._cache.size <= kept_max
 
 
-async def test_what_a_reader_will_want_next_is_loaded_meanwhile(path, log):
+async def test_what_a_reader_will_want_next_is_loaded_while_it_waits_for_the_disk(path, log, monkeypatch):
     await append_run(log, "run/a", [100] * 6_000)
     async with running(path, log) as segments:
-        await sealed(segments, "run/a", 5 * 1_024)
-        await segments.after("run/a", 0)
-        await until(lambda: ("run/a", 2_049) in segments._shelf._cache)
-        await until(lambda: not segments._shelf._loading)
-        assert ("run/a", 4_097) not in segments._shelf._cache, "not the whole run"
+        await sealed(segments, "run/a", 6_000)
+        with from_the_disk(segments, monkeypatch):
+            await segments.after("run/a", 0)
+            await until(lambda: ("run/a", 2_049) in segments._shelf._cache)
+            await until(lambda: not segments._shelf._loading)
+            assert ("run/a", 4_097) not in segments._shelf._cache, "not the whole run"

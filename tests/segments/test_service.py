@@ -4,6 +4,7 @@ import sqlite3
 import time
 from pathlib import Path
 
+from service.segments.file import frames_path
 from tests.server import Server
 
 LINES = 5_000
@@ -44,16 +45,24 @@ def sealed(path: Path, count: int) -> list[tuple[str, int, int]]:
 
 def test_a_long_run_is_sealed_and_a_lost_file_is_made_again(tmp_path):
     path = tmp_path / "tailrace.db.segments"
+    frames = frames_path(path)
     with Server(tmp_path) as server:
         server.create("print", PRINT)
         run_id = server.execute("print")
         assert server.finished(run_id)["lastSeq"] > LINES
-        expected = [(f"run/{run_id}", n * 1_024 + 1, (n + 1) * 1_024) for n in range(LINES // 1_024)]
+        last = server.finished(run_id)["lastSeq"]
+        expected = [(f"run/{run_id}", first, min(first + 1_023, last)) for first in range(1, last + 1, 1_024)]
         assert sealed(path, len(expected)) == expected
-        assert path.stat().st_mode & 0o077 == 0, "what runs say is their owner's alone"
+        for file in (path, frames):
+            assert file.stat().st_mode & 0o077 == 0, "what runs say is their owner's alone"
         server.stop()
         assert not path.with_name(f"{path.name}-wal").exists()
-        path.unlink()
+        for lost in (path, frames):  # each is of no use without the other
+            lost.unlink()
+            server.start()
+            assert sealed(path, len(expected)) == expected
+            server.stop()
+        frames.write_bytes(b"somebody else's" * 1_000)
         server.start()
         assert sealed(path, len(expected)) == expected
         server.kill_hard()
