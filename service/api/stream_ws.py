@@ -147,12 +147,15 @@ class Sender:
                 await reading.more()
 
     async def _send_frames(self, part: Part) -> None:
+        assert self.watcher.parking is not None
+        push = self.watcher.parking.push
         if part.said:
             said = b"".join([text_frame(message.data) for message in part.said])
             await self._send({"type": "websocket.send", "preframed": said})
         for frames, seq in part.events.text_frames():
             self.watcher.after = seq
-            await self._send({"type": "websocket.send", "preframed": frames})
+            if not push(frames):
+                await self._send({"type": "websocket.send", "preframed": frames})
 
     async def _send_texts(self, part: Part) -> None:
         for message in part.said:

@@ -5,6 +5,7 @@ Knows sockets and clocks, nothing of HTTP, frames or events.
 
 import asyncio
 import fcntl
+import os
 import socket
 import struct
 import termios
@@ -12,7 +13,7 @@ from collections.abc import Callable
 
 # Together with what one write may add they keep a client's bytes in flight under 256 KiB: the kernel
 # doubles SO_SNDBUF for its own book-keeping and overshoots it by up to one segment.
-KERNEL_BYTES = 48 * 1024
+KERNEL_BYTES = 80 * 1024
 HIGH_WATER_BYTES = 48 * 1024
 PIECE_BYTES_MAX = 48 * 1024
 
@@ -37,11 +38,26 @@ class Outgoing:
         self.stall_reason: Callable[[], str] = lambda: "no progress"
         self._now = now
         self._socket: socket.socket | None = transport.get_extra_info("socket")
+        # Of a socket that carries the bytes as they are: below TLS nobody else may write.
+        plain = self._socket is not None and transport.get_extra_info("sslcontext") is None
+        self._descriptor = self._socket.fileno() if self._socket is not None and plain else -1
         self._taken = -1
         self._moved_at = now()
-        transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        transport.set_write_buffer_limits(high=HIGH_WATER_BYTES, low=0)
         if self._socket is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
+
+    def write_now(self, data: bytes | memoryview) -> int:
+        """Give the kernel what it takes of ``data`` and return how much; 0 while other bytes wait before it.
+
+        The transport would send it at the end of the loop's turn, after a copy into a buffer of its own.
+        """
+        if self._descriptor < 0 or self.transport.get_write_buffer_size() or self.transport.is_closing():
+            return 0
+        try:
+            return os.write(self._descriptor, data)
+        except OSError:  # full; anything else the transport meets as well, and knows whom to tell
+            return 0
 
     def unsent(self) -> int:
         """Return the bytes that were written and that the client's side has not acknowledged."""

@@ -12,7 +12,7 @@ WOKEN = "tailrace.woken"  # the type of the message that ``receive`` then return
 class Parking(Protocol):
     """A WebSocket whose application may be parked."""
 
-    def push(self, frames: bytes) -> bool:
+    def push(self, frames: bytes | memoryview) -> bool:
         """Write ``frames``, or return False, having written nothing, if the client cannot take them now."""
         ...
 

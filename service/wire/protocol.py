@@ -174,12 +174,14 @@ class StreamProtocol(WebSocketsSansIOProtocol):
             await self.writable.wait()
             if self.disconnected or self.close_sent or self.transport.is_closing():
                 raise ClientDisconnected
+            self._rest = self._rest[self.outgoing.write_now(self._rest) :]
             piece, self._rest = self._rest[:PIECE_BYTES_MAX], self._rest[PIECE_BYTES_MAX:]
-            self.transport.write(piece)
+            if piece:
+                self.transport.write(piece)
         self._rest = _NOTHING  # even an empty view would keep all the bytes
         self._flush()
 
-    def push(self, frames: bytes) -> bool:
+    def push(self, frames: bytes | memoryview) -> bool:
         """Write ``frames`` at once, or return False: the client has enough on its way, or is leaving."""
         if (
             not self.writable.is_set()
@@ -189,7 +191,9 @@ class StreamProtocol(WebSocketsSansIOProtocol):
             or self.transport.is_closing()
         ):
             return False
-        self.transport.write(frames)
+        sent = self.outgoing.write_now(frames)
+        if sent < len(frames):
+            self.transport.write(memoryview(frames)[sent:])
         return True
 
     def wake(self) -> None:
