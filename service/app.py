@@ -31,6 +31,7 @@ from service.log import Log
 from service.log.lock import hold
 from service.log.sqlite import SqliteLog
 from service.ops import diagnostics
+from service.ops.garbage import Collector
 from service.ops.settings import Settings, unknown_names
 from service.projection import Projections
 from service.repository import Repository
@@ -161,6 +162,7 @@ async def build(settings: Settings, log: Log, *, port: int) -> AsyncIterator[Ser
     try:
         async with asyncio.TaskGroup() as group:
             parts = [
+                group.create_task(service.part("garbage collector", Collector().run)),
                 group.create_task(service.part("projections", projections.run)),
                 group.create_task(service.part("segments", segments.run)),
                 group.create_task(service.part("streams", stream.run)),

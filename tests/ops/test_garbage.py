@@ -1,0 +1,77 @@
+"""Full collections are made when memory asks for them, and then in a quiet moment if there is one."""
+
+import asyncio
+import gc
+import weakref
+
+from service.ops.garbage import GROWN_BYTES_BUSY, GROWN_BYTES_QUIET, NEVER, QUIET_CORES, Collector
+
+
+class Machine:
+    """A process whose memory and CPU a test moves; a second passes with each check."""
+
+    def __init__(self, resident_bytes: int) -> None:
+        self.resident_bytes = resident_bytes
+        self.used_s = self.now = 0.0
+        self.collections = 0
+        self.collector = Collector(
+            resident_bytes=lambda: self.resident_bytes,
+            cpu_s=lambda: self.used_s,
+            now=lambda: self.now,
+            collect=self.collect,
+        )
+
+    def collect(self) -> None:
+        self.collections += 1
+
+    def second(self, *, grown: int, cores: float) -> int:
+        """Let a second pass and return how often it was collected in it."""
+        before = self.collections
+        self.resident_bytes += grown
+        self.used_s += cores
+        self.now += 1.0
+        self.collector.check()
+        return self.collections - before
+
+
+def test_who_does_not_grow_is_never_stopped():
+    machine = Machine(100 * 1024 * 1024)
+    assert sum(machine.second(grown=0, cores=cores) for cores in (0.0, 0.5, 1.0) * 100) == 0
+
+
+def test_a_little_more_waits_for_a_quiet_second():
+    machine = Machine(100 * 1024 * 1024)
+    assert machine.second(grown=GROWN_BYTES_QUIET, cores=2 * QUIET_CORES) == 0
+    assert machine.second(grown=0, cores=2 * QUIET_CORES) == 0
+    assert machine.second(grown=0, cores=QUIET_CORES / 2) == 1
+    assert machine.second(grown=GROWN_BYTES_QUIET - 1, cores=0) == 0
+
+
+def test_much_more_does_not_wait():
+    machine = Machine(100 * 1024 * 1024)
+    assert machine.second(grown=GROWN_BYTES_BUSY - 1, cores=1) == 0
+    assert machine.second(grown=1, cores=1) == 1
+    large = Machine(10 * GROWN_BYTES_BUSY)
+    assert large.second(grown=GROWN_BYTES_BUSY, cores=1) == 0, "for a large process it is not much"
+    assert large.second(grown=2 * GROWN_BYTES_BUSY, cores=1) == 1
+
+
+async def test_while_it_runs_python_collects_the_young_alone_and_it_collects_the_rest():
+    class Node:
+        def __init__(self) -> None:
+            self.itself = self
+
+    before = gc.get_threshold()
+    resident = 0
+    collector = Collector(resident_bytes=lambda: resident)
+    running = asyncio.create_task(collector.run())
+    await asyncio.sleep(0)
+    assert gc.get_threshold()[2] == NEVER
+    node = weakref.ref(Node())
+    resident = GROWN_BYTES_BUSY
+    collector.check()
+    assert node() is None
+    running.cancel()
+    await asyncio.wait([running])
+    assert gc.get_threshold() == before
+    assert gc.get_freeze_count() == 0
