@@ -5,7 +5,6 @@ either way the guard at its other end kills all that is left of the command.
 """
 
 import asyncio
-import fcntl
 import json
 import os
 import socket
@@ -18,11 +17,11 @@ from typing import Literal
 
 import msgspec
 
+from service.steps.pipe import Pipe
+
 Containing = Literal["pid namespace", "watchdog", "process group"]
 
 START_TIMEOUT_S = 20.0
-PIPE_BYTES = 256 * 1024  # fewer wake-ups than with the kernel's 64 KiB
-READ_BYTES = 256 * 1024
 _PACKET_BYTES = 64
 _GUARD = Path(__file__).with_name("guard.py")
 
@@ -137,7 +136,7 @@ class Contained:
             undo.callback(os.close, self._far_out)
             err, self._far_err = os.pipe()
             undo.pop_all()
-        self.stdout, self.stderr = Output(out), Output(err)
+        self.stdout, self.stderr = Pipe(out), Pipe(err)
         self._status: int | None = None
         self._gone = False
 
@@ -202,47 +201,14 @@ class Contained:
             try:
                 return self._control.recv(_PACKET_BYTES).decode()
             except BlockingIOError:
-                await readable(self._control.fileno())
+                await _readable(self._control.fileno())
             except ConnectionResetError:
                 return ""
 
 
-class Output:
-    """The reading end of a command's stdout or stderr."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._finished = False
-        self._waiter: asyncio.Future[None] | None = None
-        os.set_blocking(fd, False)
-        _widen(fd)
-
-    async def read(self) -> bytes:
-        """Return the next bytes, ``b""`` at the end."""
-        while True:
-            try:
-                return os.read(self._fd, READ_BYTES)
-            except BlockingIOError:
-                if self._finished:
-                    return b""
-            self._waiter = asyncio.get_running_loop().create_future()
-            await readable(self._fd, self._waiter)
-
-    def finish(self) -> None:
-        """Make the end come with what is in the pipe by now, even if somebody holds its other end."""
-        self._finished = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def close(self) -> None:
-        """Close the pipe."""
-        os.close(self._fd)
-
-
-async def readable(fd: int, waiter: asyncio.Future[None] | None = None) -> None:
-    """Return once ``fd`` can be read, or ``waiter`` has a result."""
+async def _readable(fd: int) -> None:
     loop = asyncio.get_running_loop()
-    future = waiter or loop.create_future()
+    future = loop.create_future()
     loop.add_reader(fd, _resolve, future)
     try:
         await future
@@ -263,13 +229,6 @@ async def _writable(fd: int) -> None:
 def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _widen(fd: int) -> None:
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-    except OSError:
-        pass  # over the user's quota of pipe memory: the kernel's size will do
 
 
 def _sent(door: socket.socket, fds: Sequence[int]) -> bool:

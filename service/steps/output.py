@@ -5,9 +5,10 @@ import os
 
 from service.domain.events import Error, Level
 from service.steps import Emit, Outcome
-from service.steps.containment import Contained, Output
+from service.steps.containment import Contained
 from service.steps.documents import Document, decode_body, recorded
 from service.steps.lines import LineSplitter
+from service.steps.pipe import Pipe
 
 LINES_PER_EMIT_MAX = 500
 KEPT_BYTES_MAX = 1024 * 1024  # of stdout and of stderr each, for the document; more is only counted
@@ -101,12 +102,11 @@ def _exit_code(status: int) -> int:
     return code if code >= 0 else SIGNAL_EXIT_BASE - code
 
 
-async def _record(output: Output, level: Level, emit: Emit, room: _Room, kept: _Kept) -> None:
+async def _record(output: Pipe, level: Level, emit: Emit, room: _Room, kept: _Kept) -> None:
     splitter = LineSplitter()
     while data := await output.read():
         kept.add(data)
         await _emit(emit, level, splitter.feed(room.take(data)))
-        await asyncio.sleep(0)  # a pipe that always has data must not hold the loop
     await _emit(emit, level, splitter.end())
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from service.domain.events import VALUE_BYTES_MAX
 from service.steps.command import Command
-from service.steps.containment import PIPE_BYTES
+from service.steps.pipe import PIPE_BYTES
 from tests.steps.attempts import Said, attempt
 from tests.steps.conftest import OUTPUT_BYTES_MAX
 
