@@ -7,6 +7,7 @@ One that cannot take more right now is sent back to read by itself, from where i
 
 import asyncio
 from collections.abc import Sequence
+from time import monotonic
 
 from service.api.filters import EventFilter
 from service.domain.events import RunComplete
@@ -147,7 +148,7 @@ class LiveRuns:
 
         The same number of events in fewer and larger writes is what lets a thousand clients keep up.
         """
-        now = asyncio.get_running_loop().time
+        now = monotonic
         began_at = now()
         watchers = list(crowd.watchers)
         late = [watcher for watcher in crowd.ahead if watcher.after <= last_seq]
@@ -158,9 +159,8 @@ class LiveRuns:
         await _push_all(crowd, watchers, passing, last_seq)
         for watcher in late:
             await _push_all(crowd, [watcher], _behind(passing, watcher.after), last_seq)
-        await asyncio.sleep(0)  # the transports write at the end of the loop's turn
         took_s = now() - began_at
-        if took_s > QUICK_FLUSH_S:
+        if took_s > QUICK_FLUSH_S and await self._log.wait(crowd.key[0], after=-2) > last_seq:
             await asyncio.sleep(min(took_s, PAUSE_MAX_S))
 
 
@@ -168,22 +168,25 @@ async def _push_all(
     crowd: Crowd, watchers: Sequence[Watcher], events: Sequence[Recorded], last_seq: int
 ) -> None:
     texts = list(text_frames(events))
-    for index, watcher in enumerate(watchers):
-        if watcher.crowd is crowd:
-            _push(crowd, watcher, texts, last_seq)
-        if index % PUSHES_PER_TURN == PUSHES_PER_TURN - 1:
+    for start in range(0, len(watchers), PUSHES_PER_TURN):
+        if start:
             await asyncio.sleep(0)
+        some = watchers[start : start + PUSHES_PER_TURN]
+        for text, seq in texts:
+            _push(crowd, some, text, seq)
+        for watcher in some:
+            if watcher.crowd is crowd:
+                watcher.after = last_seq  # what the filter hides needs no push
 
 
-def _push(crowd: Crowd, watcher: Watcher, texts: Sequence[tuple[bytes, int]], last_seq: int) -> None:
-    assert watcher.parking is not None
-    push = watcher.parking.push
-    for text, seq in texts:
-        if not push(text):
-            crowd.release(watcher)
-            return
-        watcher.after = seq
-    watcher.after = last_seq
+def _push(crowd: Crowd, watchers: Sequence[Watcher], text: bytes | memoryview, seq: int) -> None:
+    for watcher in watchers:
+        if watcher.crowd is crowd:  # not one that has left, or was sent back, meanwhile
+            assert watcher.parking is not None
+            if watcher.parking.push(text):
+                watcher.after = seq
+            else:
+                crowd.release(watcher)
 
 
 def _behind(events: Sequence[Recorded], after: int) -> Sequence[Recorded]:

@@ -43,7 +43,8 @@ class Inbox:
 
     def __init__(self) -> None:
         self._messages: deque[Message] = deque()
-        self._woken = asyncio.Event()
+        self._woken = False
+        self._asleep: asyncio.Future[None] | None = None
         self._room = asyncio.Event()
         self._room.set()
         self._lines_waiting = 0
@@ -54,13 +55,13 @@ class Inbox:
     def post(self, message: AttemptEnded | CancelWished) -> None:
         """Add a message and wake the runner."""
         self._messages.append(message)
-        self._woken.set()
+        self.wake()
 
     async def say(self, step_id: str, level: Level, lines: Sequence[str]) -> None:
         """Add lines, and return once there is room for more: a step that reads a pipe stops meanwhile."""
         self._messages.append(Lines(step_id, level, lines))
         self._lines_waiting += len(lines)
-        self._woken.set()
+        self.wake()
         if self._lines_waiting > LINES_WAITING_MAX:
             self._room.clear()
             await self._room.wait()
@@ -84,18 +85,22 @@ class Inbox:
 
     def wake(self) -> None:
         """Make the runner look again although there is no message."""
-        self._woken.set()
+        self._woken = True
+        if self._asleep is not None and not self._asleep.done():
+            self._asleep.set_result(None)
 
     async def wait(self, delay_s: float | None) -> None:
         """Sleep until woken, at most ``delay_s`` seconds (None: until woken)."""
-        if self._messages:
+        if self._messages or self._woken:
             await asyncio.sleep(0)
-        elif delay_s is None:
-            await self._woken.wait()
         else:
-            timer = asyncio.get_running_loop().call_later(delay_s, self._woken.set)
+            loop = asyncio.get_running_loop()
+            self._asleep = loop.create_future()
+            timer = None if delay_s is None else loop.call_later(delay_s, self.wake)
             try:
-                await self._woken.wait()
+                await self._asleep
             finally:
-                timer.cancel()
-        self._woken.clear()
+                self._asleep = None
+                if timer is not None:
+                    timer.cancel()
+        self._woken = False

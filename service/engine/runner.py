@@ -143,6 +143,8 @@ class Runner:
 
     def _advance(self) -> list[Payload]:
         run, around = self.run, self._around
+        if not run.ready and not run.waiting:
+            return []
         wanted = min(
             places_wanted(run, now_ms=self._now_ms), around.parallel_steps_per_run_max - self._places_held
         )

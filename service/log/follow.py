@@ -23,9 +23,10 @@ async def follow(
         if page:
             after = page[-1].seq
             yield page
+        if len(page) == page_events:
             await asyncio.sleep(0)
         else:
-            await log.wait(stream, after=after)
+            await log.wait(stream, after=after)  # a turn of the loop, or more if that was all
 
 
 async def follow_all(
@@ -37,6 +38,7 @@ async def follow_all(
         if page:
             after = page[-1].position
             yield page
+        if len(page) == page_events:
             await asyncio.sleep(0)
         else:
             await log.wait(None, after=after, types=types)

@@ -8,6 +8,7 @@ from service.errors import LogUnavailable
 from service.log import Appended, NewEvent, Recorded
 from service.log.checks import check_append
 from service.log.reader import Reader
+from service.log.room import Room
 from service.log.store import Append, Store, opened
 from service.log.tail import Tail
 from service.log.writer import Request, Told, Writer
@@ -23,7 +24,7 @@ class SqliteLog:
     def __init__(self, path: Path, store: Store) -> None:
         self._reader = Reader(path)
         self._tail = Tail(store.position, store.last_of_types())
-        self._room = asyncio.Semaphore(APPENDS_WAITING_MAX)
+        self._room = Room(APPENDS_WAITING_MAX)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._requests: list[Request[Answer]] = []
@@ -42,9 +43,10 @@ class SqliteLog:
     async def append(self, stream: str, events: Sequence[NewEvent], *, expected_seq: int) -> Appended:
         """Append with whatever else waits; a caller that is cancelled loses only the answer."""
         append = Append(stream, events, expected_seq, check_append(events))
-        await self._room.acquire()
+        if not self._room.take_now():
+            await self._room.take()
         if self._closed:
-            self._room.release()
+            self._room.give()
             raise LogUnavailable("the log is closed")
         self._loop = asyncio.get_running_loop()
         answer: Answer = self._loop.create_future()
@@ -120,7 +122,7 @@ class SqliteLog:
             if events:
                 self._tail.push(events)
         for answer, (result, _) in told.answers:
-            self._room.release()
+            self._room.give()
             if answer.done():
                 continue  # whoever waited has been cancelled; what was stored stays
             if isinstance(result, Appended):

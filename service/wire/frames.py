@@ -42,6 +42,8 @@ def server_sent_event(event: Recorded) -> bytes:
 
 def text_frames(events: Sequence[Recorded]) -> Iterator[tuple[bytes, int]]:
     """Yield the events' text frames joined, each with the seq of its last event."""
+    if len(events) == 1:
+        return iter(((text_frame(events[0].data), events[0].seq),))
     return _joined(events, (text_frame(event.data) for event in events))
 
 

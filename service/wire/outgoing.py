@@ -50,9 +50,10 @@ class Outgoing:
     def write_now(self, data: bytes | memoryview) -> int:
         """Give the kernel what it takes of ``data`` and return how much; 0 while other bytes wait before it.
 
-        The transport would send it at the end of the loop's turn, after a copy into a buffer of its own.
+        The transport would only send it at the end of the loop's turn. It must not be closing: its descriptor
+        may be somebody else's already.
         """
-        if self._descriptor < 0 or self.transport.get_write_buffer_size() or self.transport.is_closing():
+        if self._descriptor < 0 or self.transport.get_write_buffer_size():
             return 0
         try:
             return os.write(self._descriptor, data)

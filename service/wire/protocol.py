@@ -183,17 +183,14 @@ class StreamProtocol(WebSocketsSansIOProtocol):
 
     def push(self, frames: bytes | memoryview) -> bool:
         """Write ``frames`` at once, or return False: the client has enough on its way, or is leaving."""
-        if (
-            not self.writable.is_set()
-            or self._rest
-            or len(frames) > PIECE_BYTES_MAX
-            or self.close_sent
-            or self.transport.is_closing()
-        ):
+        if self._rest or self.close_sent or len(frames) > PIECE_BYTES_MAX or self.transport.is_closing():
             return False
         sent = self.outgoing.write_now(frames)
-        if sent < len(frames):
-            self.transport.write(memoryview(frames)[sent:])
+        if sent == len(frames):
+            return True
+        if not sent and not self.writable.is_set():
+            return False
+        self.transport.write(memoryview(frames)[sent:])
         return True
 
     def wake(self) -> None:

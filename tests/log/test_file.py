@@ -116,10 +116,10 @@ async def test_more_appends_than_are_taken_wait_and_are_stored(path: Path) -> No
     async def append(number: int) -> None:
         nonlocal most_waiting
         await log.append(f"run/{number}", new("0"), expected_seq=-1)
-        most_waiting = max(most_waiting, APPENDS_WAITING_MAX - log._room._value)
+        most_waiting = max(most_waiting, APPENDS_WAITING_MAX - log._room.free)
 
     await asyncio.gather(*(append(number) for number in range(count)))
-    assert log._room._value == APPENDS_WAITING_MAX
+    assert log._room.free == APPENDS_WAITING_MAX
     assert 0 < most_waiting <= APPENDS_WAITING_MAX
     assert len(await log.read_all(after=0, limit=count + 1)) == count
     await log.close()
@@ -173,7 +173,7 @@ async def test_a_cancelled_appender_loses_only_its_answer(path: Path) -> None:
     await asyncio.gather(appending, return_exceptions=True)
     await log.append("run/b", new("0"), expected_seq=-1)
     assert texts(await read_stream(log, "run/a")) == ["0"]
-    assert log._room._value == APPENDS_WAITING_MAX
+    assert log._room.free == APPENDS_WAITING_MAX
     await log.close()
 
 

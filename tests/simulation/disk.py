@@ -12,6 +12,7 @@ from zlib import crc32
 from service.errors import LogUnavailable, WrongExpectedSeq
 from service.log import Appended, Recorded, chain_next, chain_seed
 from service.log.commit import Resumed
+from service.log.room import Room
 from service.log.sqlite import APPENDS_WAITING_MAX, SqliteLog
 from service.log.store import Append, Staged
 from service.log.tail import Tail
@@ -150,7 +151,7 @@ class SimulatedLog(SqliteLog):
         self._chance = chance
         self._reader = Reader(disk)  # type: ignore[assignment]
         self._tail = Tail(len(disk.events), disk.last_of_types(), bytes_max=chance.choice((0, 1_000, 8_000)))
-        self._room = asyncio.Semaphore(chance.choice((1, 3, APPENDS_WAITING_MAX)))
+        self._room = Room(chance.choice((1, 3, APPENDS_WAITING_MAX)))
         self._loop = None
         self._closed = False
         self._requests = []
