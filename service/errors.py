@@ -9,6 +9,9 @@ TailraceError
 ├── InvalidInput            what a caller sent, every fault with its place
 ├── NotFound                no such workflow or run
 ├── Conflict                it exists and differs, or is over
+├── Unauthenticated         no credential, or one that grants nothing
+├── Forbidden               a right is missing
+├── Throttled               over a limit; later it may go
 └── NotCaughtUp             a projection did not reach the log's head in time
 """
 
@@ -94,6 +97,26 @@ class Conflict(TailraceError):
     def __init__(self, detail: str, **data: object) -> None:
         super().__init__(detail)
         self.data = data
+
+
+class Unauthenticated(TailraceError):
+    """There is no credential, or it is not (any more) worth anything."""
+
+
+class Forbidden(TailraceError):
+    """Whoever asks is known, and lacks ``right``."""
+
+    def __init__(self, detail: str, *, right: str) -> None:
+        super().__init__(detail)
+        self.right = right
+
+
+class Throttled(TailraceError):
+    """A limit is reached; ``retry_after_s`` is when it is worth to ask again."""
+
+    def __init__(self, detail: str, *, retry_after_s: float) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
 
 
 class NotCaughtUp(TailraceError):

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from service.access import KeyFile
+
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
@@ -43,6 +45,7 @@ class Server:
         self.diagnostics = directory / "diagnostics.txt"  # what all its lives wrote on stderr
         self.port = 0
         self.process: subprocess.Popen[str] | None = None
+        self.key: str | None = None  # that the requests below carry, unless they say something else
         self._env = {name: str(value) for name, value in env.items()}
 
     def __enter__(self) -> Self:
@@ -61,6 +64,26 @@ class Server:
     def ws_url(self) -> str:
         return f"ws://127.0.0.1:{self.port}"
 
+    def create_key(self, name: str, rights: str = "read,run") -> str:
+        """Create a key and return it, as ``tailrace keys create`` would."""
+        keys = KeyFile(self.db.with_name(f"{self.db.name}.keys"))
+        return keys.create(name, tuple(rights.split(",")), int(time.time()))[1]
+
+    def revoke_keys(self, *keys: str) -> None:
+        """Revoke keys, as ``tailrace keys revoke`` would."""
+        ids = tuple(key.split("_")[1] for key in keys)
+        KeyFile(self.db.with_name(f"{self.db.name}.keys")).revoke(ids, int(time.time()))
+
+    def tailrace(self, *words: str, status: int = 0) -> "subprocess.CompletedProcess[str]":
+        """Run a verb of the command line beside the database."""
+        command = [sys.executable, "-W", "error", "-m", "service", *words]
+        env = os.environ | {"TAILRACE_DB": str(self.db), "PYTHONPATH": str(ROOT)}
+        ended = subprocess.run(
+            command, env=env, cwd=self.db.parent, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert ended.returncode == status, ended
+        return ended
+
     # Its life
 
     def start(self) -> None:
@@ -78,7 +101,7 @@ class Server:
         watchdog.start()
         line = self.process.stdout.readline()
         watchdog.cancel()
-        if "http://" not in line:
+        if "://" not in line:
             self._ended()
             raise AssertionError(f"it did not start: {self.diagnostics.read_text()}")
         self.port = urlsplit(line.split()[-1]).port or 0
@@ -132,6 +155,8 @@ class Server:
     ) -> Answer:
         """Send a request; ``body`` is sent as JSON, bytes as they are (with your own content-type)."""
         headers = dict(headers or {})
+        if self.key is not None:
+            headers = {"authorization": f"Bearer {self.key}"} | headers
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
             headers.setdefault("content-type", "application/json")

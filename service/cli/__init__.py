@@ -8,6 +8,7 @@ from typing import Any
 
 import rich_click as click
 
+from service.cli.keys import keys
 from service.cli.runs import cancel, history, ls, run, show, watch
 from service.cli.serve import serve
 from service.client import ClientError, Refused
@@ -49,7 +50,7 @@ def tailrace() -> None:
     """
 
 
-for command in (serve, run, watch, ls, show, history, cancel):
+for command in (serve, run, watch, ls, show, history, cancel, keys):
     tailrace.add_command(command)
 
 

@@ -1,0 +1,138 @@
+"""From a credential to what it grants, and whether it still does."""
+
+import secrets
+import time
+
+import structlog
+from msgspec.structs import replace
+
+from service.access.grants import ANONYMOUS, EVERYTHING, Grant
+from service.access.keys import KEY_PREFIX, KeyBook, KeyFile
+from service.access.tickets import Ticket, Tickets
+from service.access.tokens import TokenIssuer, read_session, sign_session
+from service.errors import InvalidInput, Unauthenticated
+
+SESSION_LIFETIME_S = 12 * 3_600
+
+_diagnostics = structlog.get_logger("tailrace.access")
+
+
+class Authentication:
+    """Knows the keys in ``keys`` and, if there is one, an ``issuer`` of tokens.
+
+    Credentials are required as soon as there is a file of keys or an issuer, and from then on as long as
+    the process lives: a file that vanishes, or cannot be read, lets nobody in.
+    """
+
+    def __init__(self, keys: KeyFile, issuer: TokenIssuer | None = None) -> None:
+        self.keys = keys
+        self.issuer = issuer
+        self._required = issuer is not None
+        self._fault: str | None = None
+        self._tickets = Tickets()
+
+    @property
+    def required(self) -> bool:
+        """Tell whether a request needs a credential."""
+        if not self._required:
+            self._required = self._book() is not None or self._fault is not None
+        return self._required
+
+    @property
+    def fault(self) -> str | None:
+        """Return why the keys cannot be read at present, None if they can."""
+        self._book()
+        return self._fault
+
+    def bearer(self, text: str) -> Grant:
+        """Return what a key or a token grants. Raises Unauthenticated."""
+        if not text.startswith(KEY_PREFIX):
+            if self.issuer is None:
+                raise Unauthenticated("This is not a key of this service.")
+            return self.issuer.grant(text)
+        self._book()
+        try:
+            return self.keys.grant(text, time.time())
+        except InvalidInput:
+            raise self._unreadable() from None
+
+    def session(self, text: str) -> Grant:
+        """Return what a session grants now. Raises Unauthenticated."""
+        book = self._known_book()
+        grant = read_session(text, book.session_secret)
+        if grant.session_id in book.ended_sessions:
+            raise Unauthenticated("The session is over: log in again.")
+        return self._still(grant, book)
+
+    def open_session(self, grant: Grant) -> tuple[str, int]:
+        """Return the text of a new session that grants the same, and its seconds; not beyond ``grant``."""
+        now = int(time.time())
+        ends_at = now + SESSION_LIFETIME_S
+        if grant.expires_at is not None:
+            ends_at = min(ends_at, int(grant.expires_at))
+        book = self._known_book()
+        grant = replace(grant, session_id=secrets.token_hex(16), expires_at=ends_at)
+        return sign_session(grant, book.session_secret), ends_at - now
+
+    def end_session(self, grant: Grant) -> None:
+        """Take the session that ``grant`` came from no longer."""
+        if grant.session_id is not None and grant.expires_at is not None:
+            self.keys.end_session(grant.session_id, int(grant.expires_at), int(time.time()))
+
+    def ticket(self, grant: Grant, run_id: str) -> Ticket:
+        """Return a ticket for one stream of ``run_id``. Raises Throttled."""
+        return self._tickets.issue(grant, run_id, time.monotonic())
+
+    def redeem(self, text: str, run_id: str) -> Grant:
+        """Return what a ticket grants, once. Raises Unauthenticated."""
+        return self.renewed(self._tickets.redeem(text, run_id, time.monotonic()))
+
+    def renewed(self, grant: Grant) -> Grant:
+        """Return what ``grant``, of some time ago, is worth now. Raises Unauthenticated if nothing."""
+        if grant.name == ANONYMOUS:
+            if self.required:
+                raise Unauthenticated("Credentials are required now.")
+            return EVERYTHING
+        if grant.key_id is None and grant.session_id is None:
+            return self._unexpired(grant)
+        book = self._known_book()
+        if grant.session_id in book.ended_sessions:
+            raise Unauthenticated("The session is over: log in again.")
+        return self._still(grant, book)
+
+    def _still(self, grant: Grant, book: KeyBook) -> Grant:
+        if grant.key_id is None:
+            return self._unexpired(grant)
+        key = book.keys.get(grant.key_id)
+        if key is None or key.state(time.time()) != "valid":
+            raise Unauthenticated("The key was revoked, or has expired.")
+        return self._unexpired(replace(grant, rights=frozenset(key.rights)))
+
+    def _unexpired(self, grant: Grant) -> Grant:
+        if grant.expires_at is not None and grant.expires_at <= time.time():
+            raise Unauthenticated("The credential has expired.")
+        return grant
+
+    def _known_book(self) -> KeyBook:
+        book = self._book()
+        if book is None:
+            raise self._unreadable()
+        return book
+
+    def _book(self) -> KeyBook | None:
+        try:
+            book = self.keys.read()
+        except InvalidInput as error:
+            if self._fault is None:
+                _diagnostics.error("keys cannot be read", reason=str(error))
+            self._fault = str(error)
+            return None
+        if self._fault is not None:
+            _diagnostics.info("keys can be read again")
+        self._fault = None
+        if book is not None:
+            self._required = True
+        return book
+
+    def _unreadable(self) -> Unauthenticated:
+        return Unauthenticated("The keys of this service cannot be read; its diagnostics say why.")
