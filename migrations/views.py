@@ -25,10 +25,11 @@ def runs(db: Database) -> None:
             duration integer, -- ms
             last_seq integer,
             error blob,
-            hash text
+            hash text,
+            owner text -- who started it
         )""")
     for columns in ("start_time", "status, start_time", "workflow_id, start_time",
-                    "workflow_id, status, start_time"):  # fmt: skip
+                    "workflow_id, status, start_time", "owner, start_time"):  # fmt: skip
         name = "runs_by_" + columns.replace(", ", "_")
         db.conn.execute(f"create index {name} on runs ({columns})")
     db.conn.execute("""

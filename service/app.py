@@ -18,11 +18,16 @@ from time import time_ns
 import structlog
 import uvloop
 
-from service.api import api
+from service.access import Authentication, KeyFile, TokenIssuer
+from service.api import api, public_paths
+from service.api.admission import Admission
 from service.api.asgi import App
 from service.api.context import Context
+from service.api.credentials import Credentials
 from service.api.gate import Gate, own_authorities
-from service.api.stream import StreamEndpoint
+from service.api.owners import Owners
+from service.api.peers import Proxies
+from service.api.stream import StreamBounds, StreamEndpoint
 from service.domain.definition import parse_definition
 from service.domain.events import RunComplete
 from service.engine.supervisor import Supervisor
@@ -36,7 +41,7 @@ from service.ops.settings import Settings, unknown_names
 from service.projection import Projections
 from service.repository import Repository
 from service.segments import Segments
-from service.server import listening, server_of, url_of
+from service.server import check_certificate, listening, server_of, url_of
 from service.steps import Step
 from service.steps.registry import close, containment, registry
 
@@ -90,6 +95,7 @@ def serve(settings: Settings) -> int:
     for name, meant in unknown_names(os.environ):
         _diagnostics.warning("unknown setting", name=name, meant=meant)
     try:
+        check_certificate(settings)
         with (
             hold(settings.db),
             listening(settings.host, settings.port) as sockets,
@@ -125,8 +131,10 @@ async def _until_stopped(service: Service, settings: Settings, sockets: list[soc
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     async with asyncio.TaskGroup() as group:
         group.create_task(service.part("HTTP server", partial(server.serve, sockets)))
-        print(f"Tailrace listens on {url_of(sockets)}", flush=True)  # noqa: T201
-        _diagnostics.info("listening", url=url_of(sockets), db=str(settings.db))
+        print(f"Tailrace listens on {url_of(sockets, tls=settings.tls_cert is not None)}", flush=True)  # noqa: T201
+        _diagnostics.info(
+            "listening", url=url_of(sockets, tls=settings.tls_cert is not None), db=str(settings.db)
+        )
         await service.stopping.wait()
         _diagnostics.info("stopping", reason=service.failure or "signal")
         await service.drain(settings.drain_timeout_s)
@@ -150,15 +158,11 @@ async def build(settings: Settings, log: Log, *, port: int) -> AsyncIterator[Ser
     _tell_containment(steps)
     service = Service()
     segments = _segments(settings, log)
-    stream = StreamEndpoint(
-        log,
-        closing=service.closing,
-        watchers_max=settings.max_watchers,
-        watchers_per_run_max=settings.max_watchers_per_run,
-        stall_timeout_s=settings.stall_timeout_s,
-        segments=segments,
-    )
-    service.app = _asgi_app(settings, log, repository, projections, stream, port)
+    authentication = _authentication(settings)
+    owners = Owners(repository)
+    stream = _stream(settings, service, log, segments, authentication, owners)
+    context = _context(settings, service, stream, repository, projections, authentication)
+    service.app = _gate(settings, context, stream, port)
     try:
         async with asyncio.TaskGroup() as group:
             parts = [
@@ -166,6 +170,7 @@ async def build(settings: Settings, log: Log, *, port: int) -> AsyncIterator[Ser
                 group.create_task(service.part("projections", projections.run)),
                 group.create_task(service.part("segments", segments.run)),
                 group.create_task(service.part("streams", stream.run)),
+                group.create_task(service.part("admission", partial(_admit, context.admission, projections))),
                 group.create_task(
                     service.part(
                         "engine", partial(_engine, service, settings, log, repository, projections, steps)
@@ -201,10 +206,17 @@ async def _engine(
         parallel_steps_max=settings.max_parallel_steps,
         parallel_steps_per_run_max=settings.max_parallel_steps_per_run,
         events_per_run_max=settings.max_events_per_run,
+        events_per_s_per_run_max=settings.max_events_per_s_per_run,
         env=settings.env,
         secrets=settings.secrets,
     )
     await service.supervisor.run()
+
+
+async def _admit(admission: Admission, projections: Projections) -> None:
+    """Count the runs that are not over."""
+    unfinished = await projections.unfinished()
+    await admission.run(unfinished.owners, unfinished.position)
 
 
 def _segments(settings: Settings, log: Log) -> Segments:
@@ -218,28 +230,87 @@ def _segments(settings: Settings, log: Log) -> Segments:
     )
 
 
-def _asgi_app(
+def _stream(
     settings: Settings,
+    service: Service,
     log: Log,
+    segments: Segments,
+    authentication: Authentication,
+    owners: Owners,
+) -> StreamEndpoint:
+    return StreamEndpoint(
+        log,
+        closing=service.closing,
+        bounds=StreamBounds(
+            watchers_max=settings.max_watchers,
+            watchers_per_run_max=settings.max_watchers_per_run,
+            watchers_per_user_max=settings.max_watchers_per_user,
+            watchers_per_address_max=settings.max_watchers_per_ip,
+            starts_per_minute=settings.max_stream_starts_per_minute,
+        ),
+        stall_timeout_s=settings.stall_timeout_s,
+        segments=segments,
+        authentication=authentication,
+        may_see=owners.may_see,
+    )
+
+
+def _context(
+    settings: Settings,
+    service: Service,
+    stream: StreamEndpoint,
     repository: Repository,
     projections: Projections,
-    stream: StreamEndpoint,
-    port: int,
-) -> App:
-    context = Context(
+    authentication: Authentication,
+) -> Context:
+    log = stream.log
+    return Context(
         log=log,
         repository=repository,
         projections=projections,
-        closing=stream.closing,
+        closing=service.closing,
         free_bytes=partial(_free_bytes, settings.db.absolute().parent),
         min_free_bytes=settings.min_free_bytes,
         unavailable=lambda: getattr(log, "unavailable", None),
+        may_see=stream.may_see,
+        readers=stream.readers,
+        admission=Admission(
+            log,
+            unfinished_max=settings.max_unfinished_runs,
+            unfinished_per_user_max=settings.max_unfinished_runs_per_user,
+            executes_per_minute=settings.max_executes_per_minute,
+        ),
+        credentials=Credentials(authentication, public_paths()),
     )
+
+
+def _authentication(settings: Settings) -> Authentication:
+    """Return who knows the keys and the tokens. Raises InvalidInput if they cannot be used."""
+    issuer = None
+    if settings.jwt_key_file is not None:
+        assert settings.jwt_issuer is not None
+        assert settings.jwt_audience is not None
+        issuer = TokenIssuer.of_file(
+            settings.jwt_key_file,
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
+            leeway_s=settings.jwt_leeway_s,
+        )
+    keys = KeyFile(settings.keys)
+    if issuer is not None:
+        keys.ensure()  # its secret signs their sessions
+    keys.read()
+    return Authentication(keys, issuer)
+
+
+def _gate(settings: Settings, context: Context, stream: StreamEndpoint, port: int) -> App:
     return Gate(
         api(context, stream),
-        authorities=own_authorities(settings.host, port),
+        authorities=own_authorities(settings.host, port, tls=settings.tls_cert is not None),
         hosts=settings.hosts,
         origins=settings.origins,
+        credentials=context.credentials,
+        proxies=Proxies(settings.behind_proxy),
         body_bytes_max=settings.max_body_bytes,
     )
 

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -51,6 +52,8 @@ def server_of(app: App, settings: Settings) -> Server:
             log_config=None,
             access_log=False,
             server_header=False,
+            ssl_certfile=settings.tls_cert,
+            ssl_keyfile=settings.tls_key,
             proxy_headers=False,
             forwarded_allow_ips="",
             backlog=BACKLOG,
@@ -58,6 +61,19 @@ def server_of(app: App, settings: Settings) -> Server:
             timeout_graceful_shutdown=GRACE_S,
         )
     )
+
+
+def check_certificate(settings: Settings) -> None:
+    """Raise CannotListen, naming the files, for a certificate and a key that do not make TLS together."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error
+        raise CannotListen(
+            f"cannot speak TLS with {settings.tls_cert} and {settings.tls_key}: {reason}"
+        ) from None
 
 
 @contextmanager
@@ -73,10 +89,11 @@ def listening(host: str, port: int) -> Iterator[list[socket.socket]]:
         yield sockets
 
 
-def url_of(sockets: list[socket.socket]) -> str:
+def url_of(sockets: list[socket.socket], *, tls: bool = False) -> str:
     """Return where a client on this machine finds the service."""
     host, port = sockets[0].getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _bound(host: str, port: int) -> list[socket.socket]:

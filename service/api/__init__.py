@@ -1,19 +1,16 @@
 """The routes, one list, and the ASGI app that they make together with the stream."""
 
-import re
-
 import structlog
 from litestar import Litestar, Response, Router
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 
-from service.api import asyncapi, health, history, openapi, runs, web, workflows
-from service.api.asgi import App, Receive, Scope, Send, send_problem
+from service.api import asyncapi, health, history, openapi, runs, sessions, streams, web, workflows
+from service.api.asgi import PREFIX, App, Receive, Scope, Send, send_problem, streamed_run
 from service.api.context import Context
 from service.api.problems import MEDIA_TYPE, Problem, problem_of
 from service.api.requests import AnyRequest
-
-PREFIX = "/api/v2"
+from service.api.rights import PUBLIC, check_right
 
 ROUTES = (
     workflows.create_workflow,
@@ -32,6 +29,11 @@ ROUTES = (
     history.list_events,
     history.list_logs,
     history.audit,
+    sessions.log_in,
+    sessions.who_am_i,
+    sessions.log_out,
+    sessions.issue_ticket,
+    streams.list_streams,
 )
 PLAIN_ROUTES = (
     health.health,
@@ -40,9 +42,22 @@ PLAIN_ROUTES = (
     openapi.page,
     asyncapi.document,
     web.client,
+    web.login,
 )
 
-_STREAM_PATH = re.compile(rf"{PREFIX}/workflows/runs/([^/]+)/stream/?")
+
+def public_paths() -> frozenset[tuple[str, str]]:
+    """Return each method and path that is for everybody, because its route says so."""
+    return frozenset(
+        (str(method), prefix + path)
+        for prefix, routes in ((PREFIX, ROUTES), ("", PLAIN_ROUTES))
+        for route in routes
+        for path in route.paths
+        for method in route.http_methods
+        if route.opt.get("right") == PUBLIC
+    )
+
+
 _diagnostics = structlog.get_logger("tailrace.http")
 
 
@@ -55,14 +70,15 @@ def api(context: Context, stream: App) -> App:
     routes = Litestar(
         [Router(PREFIX, route_handlers=ROUTES), *PLAIN_ROUTES],
         state=State({"context": context}),
+        guards=[check_right],
         exception_handlers={Exception: _on_error},
         openapi_config=None,
         logging_config=None,
     )
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if found := _STREAM_PATH.fullmatch(scope["path"]):
-            scope["path_params"] = {"run_id": found[1]}
+        if (run_id := streamed_run(scope)) is not None:
+            scope["path_params"] = {"run_id": run_id}
             await stream(scope, receive, send)
         elif scope["type"] == "websocket":
             await send_problem(scope, receive, send, Problem(404, f"There is no stream at {scope['path']}."))

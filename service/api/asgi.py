@@ -1,9 +1,12 @@
 """ASGI as the gate and the stream speak it: plain mappings, HTTP and WebSocket alike."""
 
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from service.api.problems import MEDIA_TYPE, Problem
+
+PREFIX = "/api/v2"
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -12,7 +15,14 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
+_STREAM_PATH = re.compile(rf"{PREFIX}/workflows/runs/([^/]+)/stream/?")
 CLOSING_STATUSES = frozenset({400, 401, 403, 404, 409, 410, 429, 500, 503})  # those that have a close code
+
+
+def streamed_run(scope: Scope) -> str | None:
+    """Return what stands for the run's id if the request is for a stream, else None."""
+    found = _STREAM_PATH.fullmatch(scope["path"])
+    return found[1] if found else None
 
 
 def may_close(scope: Scope, problem: Problem) -> bool:
@@ -40,3 +50,9 @@ async def send_problem(scope: Scope, receive: Receive, send: Send, problem: Prob
         kind = "websocket.http.response"
     await send({"type": f"{kind}.start", "status": problem.status, "headers": raw})
     await send({"type": f"{kind}.body", "body": body, "more_body": False})
+
+
+def only(scope: Scope, name: bytes) -> str | None:
+    """Return the header that is there exactly once, else None."""
+    values = [value for key, value in scope["headers"] if key == name]
+    return values[0].decode("latin-1") if len(values) == 1 else None

@@ -9,6 +9,7 @@ from service.api.filters import RUN_TYPES
 from service.api.health import VERSION
 from service.api.parameters import STREAM
 from service.api.requests import ID, answer
+from service.api.rights import PUBLIC, needs
 from service.api.stream_control import CONTROLS
 from service.domain.events import PAYLOADS
 
@@ -23,13 +24,16 @@ CLOSE_CODES = {
     1012: ("The service is shutting down.", "reconnect with after"),
     1013: ("It is overloaded, or its log is unavailable.", "reconnect with after"),
     4400: ("With errors=close: something in the request is wrong.", "mend"),
-    4401: ("With errors=close: who are you?", "log in"),
-    4403: ("With errors=close: this origin, or you, may not.", "log in"),
+    4401: (
+        "With errors=close: who are you? Also in mid-stream, once the credential is worth nothing.",
+        "log in",
+    ),
+    4403: ("With errors=close: this origin, or you, may not. Also in mid-stream.", "log in"),
     4404: ("With errors=close, or when wait expires: there is no such run.", "stop"),
     4408: ("The client took nothing for the stall time.", "reconnect with after"),
     4409: ("With errors=close, or after a wait: the cursor is above the run's last seq.", "begin anew"),
     4410: ("With errors=close: it is gone.", "stop"),
-    4429: ("With errors=close: this run has as many clients as it may have.", "reconnect with after"),
+    4429: ("With errors=close: a limit of streams is reached.", "reconnect with after"),
     4500: ("An event is damaged; the reason names its seq.", "tell the operator"),
 }
 
@@ -107,7 +111,7 @@ def _query() -> dict[str, Any]:
 DOCUMENT = build_document()
 
 
-@get("/schema/asyncapi.json")
+@get("/schema/asyncapi.json", opt=needs(PUBLIC))
 async def document() -> Response[bytes]:
     """Return the AsyncAPI document."""
     return answer(DOCUMENT)

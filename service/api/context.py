@@ -6,20 +6,24 @@ from typing import cast
 
 from msgspec import Struct, field
 
+from service.api.admission import Admission
+from service.api.credentials import Credentials
+from service.api.owners import MaySee
 from service.api.patience import Held
+from service.api.readers import Readers
 from service.api.requests import AnyRequest
 from service.log import Log
 from service.projection import Projections
 from service.repository import Repository
-
-ANYBODY = "anonymous"  # who asks, until there are credentials
 
 
 class Context(Struct, frozen=True):
     """The rooms behind the routes.
 
     ``closing`` is set once the service stops. ``free_bytes``: beside the log. ``unavailable``: why the log
-    fails at present, None while it does not. ``held``: the requests that wait for events.
+    fails at present, None while it does not. ``may_see``: whose runs are whose. ``credentials``:
+    who is who. ``readers``: of the streams. ``admission``: of new runs. ``held``: the requests that wait for
+    events.
     """
 
     log: Log
@@ -29,6 +33,10 @@ class Context(Struct, frozen=True):
     free_bytes: Callable[[], int]
     min_free_bytes: int
     unavailable: Callable[[], str | None]
+    may_see: MaySee
+    credentials: Credentials
+    readers: Readers
+    admission: Admission
     held: Held = field(default_factory=Held)
 
 

@@ -7,6 +7,7 @@ from litestar import Response, get
 from service.api.context import Context, context_of
 from service.api.problems import Problem, Refused
 from service.api.requests import AnyRequest, answer
+from service.api.rights import PUBLIC, needs
 from service.api.schemas import Health
 from service.errors import LogUnavailable, NotCaughtUp
 
@@ -21,13 +22,13 @@ def _version() -> str:
 VERSION = _version()
 
 
-@get("/health")
+@get("/health", opt=needs(PUBLIC))
 async def health() -> Response[bytes]:
     """Answer as long as the process lives."""
     return answer(Health("ok", VERSION))
 
 
-@get("/ready")
+@get("/ready", opt=needs(PUBLIC))
 async def ready(request: AnyRequest) -> Response[bytes]:
     """Answer 200 when runs are accepted and lists are up to date, else 503 with every reason."""
     reasons = await _reasons(context_of(request))

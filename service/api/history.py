@@ -10,6 +10,7 @@ from litestar.params import FromPath
 from litestar.response import Stream
 from msgspec import Raw, Struct
 
+from service.access import Grant
 from service.api.asgi import Receive
 from service.api.context import Context, context_of
 from service.api.filters import (
@@ -35,11 +36,12 @@ from service.api.requests import (
     one_of,
     read_query,
 )
+from service.api.rights import caller, needs, own_run
 from service.api.scan import Walk, collect, walk_log, walk_run, walk_streams
 from service.api.stream_query import FILTER, StreamQuery, filter_of
 from service.api.stream_read import open_reading
 from service.domain.events import RunComplete
-from service.errors import Conflict, Fault, InvalidInput, TailraceError
+from service.errors import Conflict, Fault, Forbidden, InvalidInput, TailraceError
 from service.log import Log
 
 JSON = "application/json"
@@ -74,7 +76,7 @@ class AuditPage(Struct, frozen=True, rename="camel"):
     last_cursor: int
 
 
-@get("/workflows/runs/{run_id:str}/events")
+@get("/workflows/runs/{run_id:str}/events", opt=needs("read"))
 async def list_events(request: AnyRequest, run_id: FromPath[str]) -> Response[bytes]:
     """Return a page of a run's events; the cursor, the filter and ``wait`` mean what they mean to its stream.
 
@@ -83,7 +85,7 @@ async def list_events(request: AnyRequest, run_id: FromPath[str]) -> Response[by
     query = read_query(request, after=as_after, limit=as_limit, **FILTER, wait=as_wait)
     context = context_of(request)
     asked = StreamQuery(query.get("after", After()), filter_of(query), query.get("wait", 0.0))
-    page = partial(_page_of_run, context.log, checked_id(run_id, "run"), asked)
+    page = partial(_page_of_run, context, checked_id(run_id, "run"), asked, caller(request))
     limit = query.get("limit", LIMIT_DEFAULT)
     if not asked.wait_s:
         return answer(await page(limit))
@@ -92,19 +94,23 @@ async def list_events(request: AnyRequest, run_id: FromPath[str]) -> Response[by
         return answer(await held(page(limit), receive, context.closing))
 
 
-@get("/workflows/runs/{run_id:str}/logs")
+@get("/workflows/runs/{run_id:str}/logs", opt=needs("read"))
 async def list_logs(request: AnyRequest, run_id: FromPath[str]) -> Response[bytes]:
     """Return a page of a run's log messages: of one step, of at least one level."""
     query = read_query(request, after=as_after, limit=as_limit, stepId=as_text, level=one_of(*LEVELS))
     asked = StreamQuery(query.get("after", After()), filter_of({"types": LOG_TYPES, **query}))
     limit = query.get("limit", LIMIT_DEFAULT)
-    return answer(await _page_of_run(context_of(request).log, checked_id(run_id, "run"), asked, limit))
+    checked_id(run_id, "run")
+    return answer(await _page_of_run(context_of(request), run_id, asked, caller(request), limit))
 
 
-async def _page_of_run(log: Log, run_id: str, asked: StreamQuery, limit: int) -> EventPage:
+async def _page_of_run(
+    context: Context, run_id: str, asked: StreamQuery, grant: Grant, limit: int
+) -> EventPage:
+    log = context.log
     stream = f"run/{run_id}"
     until = asyncio.get_running_loop().time() + asked.wait_s
-    reading = await open_reading(log, run_id, asked)
+    reading = await open_reading(log, run_id, asked, visible=partial(context.may_see, grant))
     after = reading.after
     while True:
         head = await log.wait(stream, after=-2)
@@ -131,9 +137,12 @@ async def _grows(log: Log, stream: str, head: int, until: float) -> bool:
     return True
 
 
-@get("/events")
+@get("/events", opt=needs("read"))
 async def audit(request: AnyRequest) -> Response[Any]:
-    """Return events of all runs: a JSON page, or all up to the log's end as NDJSON."""
+    """Return events of all runs: a JSON page, or all up to the log's end as NDJSON.
+
+    Who is no admin names a run of their own.
+    """
     query = read_query(
         request, type=as_types, runId=as_id, workflowId=as_id, since=as_time, until=as_time,
         cursor=as_cursor, limit=as_limit, include=one_of("control"),
@@ -148,6 +157,10 @@ async def audit(request: AnyRequest) -> Response[Any]:
     )
     if where.types is not None and not where.control and (needing := sorted(where.types - RUN_TYPES)):
         raise InvalidInput([Fault("/query/type", f"{', '.join(needing)}: only with include=control")])
+    if where.run_id is not None:
+        await own_run(request, where.run_id)
+    elif not caller(request).sees_all:
+        raise Forbidden("Events of all runs are for admins; name a run of yours with runId.", right="admin")
     media_type = request.accept.best_match([JSON, NDJSON])
     if media_type is None:
         raise Refused(Problem(406, f"Events come as {JSON} or {NDJSON}."))

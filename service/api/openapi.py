@@ -8,17 +8,19 @@ import msgspec
 from litestar import Response, get
 
 from service.api import requests
+from service.api.credentials import COOKIE
 from service.api.health import VERSION
 from service.api.operations import OPERATIONS, Operation
 from service.api.parameters import Parameter
 from service.api.problems import MEDIA_TYPE
 from service.api.requests import answer
+from service.api.rights import ANY, PUBLIC, needs
 from service.api.schema_page import page_of
 
 # What the gate, or trouble on our side, may answer to any request.
 EVERYWHERE = {
     400: "Something in the request is wrong; ``errors`` lists every fault with its place.",
-    403: "The Origin is not ours and not in TAILRACE_ORIGINS.",
+    403: "The Origin is not ours and not in TAILRACE_ORIGINS, or a right is missing (``right``).",
     408: "The body did not arrive in time.",
     413: "The body, or what it asks us to keep, is over a limit.",
     415: "The body is not application/json.",
@@ -27,11 +29,12 @@ EVERYWHERE = {
     503: "Not now: shutting down, short of space, behind, or the log fails (``outcome``: what was stored).",
 }
 MEANINGS = {
-    404: "There is no such workflow, run or address.",
+    401: "No credential, or one that is worth nothing.",
+    404: "There is no such workflow, run or address; or the run is somebody else's.",
     405: "Another method; ``Allow`` lists those that are possible.",
     406: "No offered media type is acceptable.",
     409: "It contradicts what is recorded.",
-    429: "This run has as many clients as it may have.",
+    429: "A limit is reached: of this run, user or address; ``Retry-After`` says when to ask again.",
 }
 
 
@@ -60,7 +63,9 @@ def build_document(operations: Iterable[Operation]) -> dict[str, Any]:
                 f"Problem{status}": _problem(status, text) for status, text in (EVERYWHERE | MEANINGS).items()
             },
             "headers": HEADERS,
+            "securitySchemes": SECURITY,
         },
+        "security": [{name: []} for name in SECURITY],
     }
 
 
@@ -73,6 +78,10 @@ def _described(operation: Operation) -> dict[str, Any]:
     }
     parameters = [_path_parameter(name) for name in re.findall(r"{(\w+)}", operation.path)]
     parameters += [_parameter(parameter) for parameter in operation.parameters]
+    if operation.right == PUBLIC:
+        described["security"] = []
+    elif operation.right != ANY:
+        described["description"] = f"Needs the right ``{operation.right}``."
     if parameters:
         described["parameters"] = parameters
     if operation.body is not None:
@@ -97,7 +106,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
                 media_type: {"schema": _schema(schema)} for media_type, schema in answered.schemas.items()
             }
         responses[str(answered.status)] = response
-    for status in sorted({*EVERYWHERE, *operation.problems, 405}):
+    stranger = () if operation.right == PUBLIC else (401,)
+    for status in sorted({*EVERYWHERE, *operation.problems, *stranger, 405}):
         responses.setdefault(str(status), {"$ref": f"#/components/responses/Problem{status}"})
     return responses
 
@@ -123,7 +133,9 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
 
 
 def _problem(status: int, text: str) -> dict[str, Any]:
-    names = {405: ("Allow",), 429: ("Retry-After",), 503: ("Retry-After",)}.get(status, ())
+    names = {401: ("WWW-Authenticate",), 405: ("Allow",), 429: ("Retry-After",), 503: ("Retry-After",)}.get(
+        status, ()
+    )
     return {
         "description": text,
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", *names)},
@@ -157,19 +169,32 @@ HEADERS = {
     "Location": {"description": "Where the new thing is read.", "schema": {"type": "string"}},
     "Allow": {"description": "The methods that are possible.", "schema": {"type": "string"}},
     "ETag": {"description": "Names these very bytes.", "schema": {"type": "string"}},
+    "Set-Cookie": {"description": "The session's.", "schema": {"type": "string"}},
+    "WWW-Authenticate": {"description": "How to say who one is.", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds until another try makes sense.", "schema": {"type": "integer"}},
+}
+
+# Asked for only by a service that has keys, or an issuer of tokens.
+SECURITY = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key of tailrace keys, or a JWT."},
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": COOKIE,
+        "description": "From POST /api/v2/session.",
+    },
 }
 
 DOCUMENT = build_document(OPERATIONS)
 
 
-@get("/schema/openapi.json")
+@get("/schema/openapi.json", opt=needs(PUBLIC))
 async def document() -> Response[bytes]:
     """Return the OpenAPI document."""
     return answer(DOCUMENT)
 
 
-@get("/schema")
+@get("/schema", opt=needs(PUBLIC))
 async def page() -> Response[bytes]:
     """Return the document as a page to read: no script, nothing from elsewhere."""
     headers = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}

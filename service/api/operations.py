@@ -21,6 +21,7 @@ from service.api.parameters import (
     Schema,
 )
 from service.api.requests import ID, RESERVED_IDS
+from service.api.rights import ANY, PUBLIC
 from service.api.runs import REASON_LENGTH_MAX
 from service.api.schemas import (
     Accepted,
@@ -33,6 +34,8 @@ from service.api.schemas import (
     WorkflowBody,
     WorkflowPage,
 )
+from service.api.sessions import CREDENTIAL_LENGTH_MAX, Session, StreamTicket
+from service.api.streams import StreamPage
 from service.api.workflows import TEXT_LENGTH_MAX
 from service.domain.events import RUN_INPUT_BYTES_MAX, VALUE_BYTES_MAX
 from service.projection import RunDetail
@@ -53,7 +56,7 @@ class Answered(Struct, frozen=True):
 
 
 class Operation(Struct, frozen=True):
-    """A route. ``problems``: statuses besides those that any request may get."""
+    """A route. ``problems``: statuses besides those that any request may get. ``right``: what it needs."""
 
     name: str
     method: str
@@ -64,6 +67,7 @@ class Operation(Struct, frozen=True):
     body: Schema | None = None
     body_required: bool = False
     problems: tuple[int, ...] = ()
+    right: str = "read"
 
     @property
     def tag(self) -> str:
@@ -130,6 +134,19 @@ CANCEL: Schema = {
     "properties": {"reason": {"type": ["string", "null"], "maxLength": REASON_LENGTH_MAX}},
 }
 
+LOGIN: Schema = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["key"],
+    "properties": {"key": {"type": "string", "minLength": 1, "maxLength": CREDENTIAL_LENGTH_MAX}},
+}
+TICKET: Schema = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["runId"],
+    "properties": {"runId": CHOSEN_ID},
+}
+
 _W = "/api/v2/workflows"
 _R = "/api/v2/workflows/runs/{runId}"
 
@@ -140,7 +157,7 @@ OPERATIONS = (
             Answered(201, "It is recorded.", WorkflowBody, headers=("Location",)),
             Answered(200, "It was there with the same body.", WorkflowBody, headers=("Location",)),
         ),
-        body=WORKFLOW, body_required=True, problems=(409,),
+        body=WORKFLOW, body_required=True, problems=(409,), right="write",
     ),
     Operation(
         "list_workflows", "get", _W, "List workflows by id",
@@ -149,7 +166,7 @@ OPERATIONS = (
     Operation(
         "validate_workflow", "post", f"{_W}/validate", "Say whether a workflow would be accepted",
         (Answered(200, "The verdict with every fault; nothing is recorded.", Verdict),),
-        body=WORKFLOW, body_required=True,
+        body=WORKFLOW, body_required=True, right="write",
     ),
     Operation(
         "show_workflow", "get", _W + "/{workflowId}", "Read a workflow",
@@ -158,16 +175,16 @@ OPERATIONS = (
     Operation(
         "replace_workflow", "put", _W + "/{workflowId}", "Record a new version; runs keep theirs",
         (Answered(200, "The present version.", WorkflowBody),),
-        body=WORKFLOW, body_required=True, problems=(404,),
+        body=WORKFLOW, body_required=True, problems=(404,), right="write",
     ),
     Operation(
         "delete_workflow", "delete", _W + "/{workflowId}", "Delete a workflow; history and runs stay",
-        (Answered(204, "It is gone."),), problems=(404,),
+        (Answered(204, "It is gone."),), problems=(404,), right="write",
     ),
     Operation(
         "execute", "post", _W + "/{workflowId}/execute", "Start a run; answered at once",
         (Answered(202, "It is recorded and will be carried out.", Accepted, headers=("Location",)),),
-        (IDEMPOTENCY_KEY,), body=EXECUTE, problems=(404, 409),
+        (IDEMPOTENCY_KEY,), body=EXECUTE, problems=(404, 409, 429), right="run",
     ),
     Operation(
         "list_runs", "get", f"{_W}/runs", "List runs, the newest first",
@@ -193,7 +210,8 @@ OPERATIONS = (
     Operation(
         "cancel", "post", f"{_R}/cancel",
         "Wish that a run be cancelled; repeatable. 409 once it is over: runStatus says how",
-        (Answered(202, "The wish is recorded.", CancelAccepted),), body=CANCEL, problems=(404, 409),
+        (Answered(202, "The wish is recorded.", CancelAccepted),),
+        body=CANCEL, problems=(404, 409), right="run",
     ),
     Operation(
         "stream", "get", f"{_R}/stream",
@@ -244,23 +262,24 @@ OPERATIONS = (
         problems=(406, 409),
     ),
     Operation(
-        "health", "get", "/health", "Whether the process lives", (Answered(200, "It does.", Health),)
+        "health", "get", "/health", "Whether the process lives", (Answered(200, "It does.", Health),),
+        right=PUBLIC,
     ),
     Operation(
         "ready", "get", "/ready", "Whether runs are accepted and lists up to date; 503 gives every reason",
-        (Answered(200, "They are.", Health),),
+        (Answered(200, "They are.", Health),), right=PUBLIC,
     ),
     Operation(
         "document", "get", "/schema/openapi.json", "This document",
-        (Answered(200, "OpenAPI 3.1.", {JSON: {"type": "object"}}),),
+        (Answered(200, "OpenAPI 3.1.", {JSON: {"type": "object"}}),), right=PUBLIC,
     ),
     Operation(
         "asyncapi", "get", "/schema/asyncapi.json", "The stream's messages and close codes",
-        (Answered(200, "AsyncAPI 3.0.", {JSON: {"type": "object"}}),),
+        (Answered(200, "AsyncAPI 3.0.", {JSON: {"type": "object"}}),), right=PUBLIC,
     ),
     Operation(
         "page", "get", "/schema", "This document to read",
-        (Answered(200, "HTML without scripts.", {"text/html": {"type": "string"}}),),
+        (Answered(200, "HTML without scripts.", {"text/html": {"type": "string"}}),), right=PUBLIC,
     ),
     Operation(
         "client", "get", "/client.js", "The client for browsers and Node: import {watch} from it",
@@ -269,5 +288,39 @@ OPERATIONS = (
             Answered(304, "If-None-Match names it already.", headers=("ETag",)),
         ),
         (Parameter("If-None-Match", "The ETag of the one at hand.", {"type": "string"}, "header"),),
+        right=PUBLIC,
+    ),
+    Operation(
+        "login", "get", "/login", "The page where a person logs in with a key",
+        (Answered(200, "HTML.", {"text/html": {"type": "string"}}),), right=PUBLIC,
+    ),
+    Operation(
+        "log_in", "post", "/api/v2/session", "Take a key or a token for the cookie of a session",
+        (Answered(200, "The cookie is worth the same, for 12 hours at most.", Session,
+                  headers=("Set-Cookie",)),),
+        body=LOGIN, body_required=True, problems=(401, 429), right=PUBLIC,
+    ),
+    Operation(
+        "who_am_i", "get", "/api/v2/session", "Who the caller is, and what they may do",
+        (Answered(200, "It is they.", Session),), right=ANY,
+    ),
+    Operation(
+        "log_out", "delete", "/api/v2/session", "End the session, everywhere",
+        (Answered(204, "It is over.", headers=("Set-Cookie",)),), right=ANY,
+    ),
+    Operation(
+        "issue_ticket", "post", "/api/v2/stream-tickets",
+        "For pages of other origins: one stream of one run, once, within half a minute",
+        (Answered(201, "Open the WebSocket with these protocols.", StreamTicket),),
+        body=TICKET, body_required=True, problems=(429,),
+    ),
+    Operation(
+        "list_streams", "get", "/api/v2/streams", "List the open streams: one's own, or all for an admin",
+        (Answered(200, "A page.", StreamPage),),
+        (
+            LIMIT,
+            Parameter("cursor", "The nextCursor of the page before.", {"type": "integer", "minimum": 0}),
+            Parameter("runId", "Of this run.", CHOSEN_ID),
+        ),
     ),
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from http import HTTPStatus
+from math import ceil
 from typing import Any
 
 import msgspec
@@ -12,15 +13,19 @@ from service.errors import (
     Conflict,
     Damaged,
     Fault,
+    Forbidden,
     InvalidInput,
     LogUnavailable,
     NotCaughtUp,
     NotFound,
     TailraceError,
+    Throttled,
+    Unauthenticated,
     WrongExpectedSeq,
 )
 
 MEDIA_TYPE = "application/problem+json"
+CHALLENGE = 'Bearer realm="tailrace"'  # RFC 6750 §3
 FAULTS_MAX = 500  # that one problem tells
 CLOSE_REASON_BYTES_MAX = 123  # RFC 6455 §5.5
 
@@ -78,6 +83,8 @@ def problem_of(error: Exception) -> Problem:  # noqa: PLR0911  one line per kind
             return Problem(404, str(error))
         case Conflict() | WrongExpectedSeq():
             return Problem(409, str(error), extra=dict(getattr(error, "data", {})))
+        case Unauthenticated() | Forbidden() | Throttled():
+            return _refusal(error)
         case AppendTooLarge():
             return Problem(413, str(error))
         case NotCaughtUp():
@@ -92,3 +99,14 @@ def problem_of(error: Exception) -> Problem:  # noqa: PLR0911  one line per kind
             return Problem(500, str(error), extra={"stream": error.stream, "seq": error.seq}, close=4500)
         case _:
             return Problem(500, "Something went wrong on our side; the diagnostics know more.")
+
+
+def _refusal(error: Unauthenticated | Forbidden | Throttled) -> Problem:
+    match error:
+        case Unauthenticated():
+            return Problem(401, str(error), headers={"www-authenticate": CHALLENGE})
+        case Forbidden(right=right):
+            challenge = f'{CHALLENGE}, error="insufficient_scope", scope="{right}"'
+            return Problem(403, str(error), extra={"right": right}, headers={"www-authenticate": challenge})
+        case Throttled():
+            return Problem(429, str(error), headers={"retry-after": str(max(1, ceil(error.retry_after_s)))})

@@ -9,7 +9,8 @@ from litestar.params import FromPath
 from msgspec import Struct
 from uuid_utils.compat import uuid7
 
-from service.api.context import ANYBODY, Context, context_of
+from service.access import Grant
+from service.api.context import Context, context_of
 from service.api.problems import Problem, Refused, problem_of
 from service.api.requests import (
     LIMIT_DEFAULT,
@@ -25,6 +26,7 @@ from service.api.requests import (
     read_query,
     unknown_keys,
 )
+from service.api.rights import caller, needs, own_run
 from service.api.schemas import Accepted, CancelAccepted, RunPage, StepList, VariableList
 from service.domain.events import RUN_INPUT_BYTES_MAX, RunStart
 from service.domain.variables import check_variables
@@ -47,16 +49,16 @@ class Wanted(Struct, frozen=True):
     variables: dict[str, Any]
 
 
-@post("/workflows/{workflow_id:str}/execute", status_code=202)
+@post("/workflows/{workflow_id:str}/execute", status_code=202, opt=needs("run"))
 async def execute(request: AnyRequest, workflow_id: FromPath[str]) -> Response[bytes]:
     """Start a run and answer at once: 202 with its id, and the same again for the same request."""
     read_query(request)
-    context = context_of(request)
+    context, grant = context_of(request), caller(request)
     checked_id(workflow_id, "workflow")
     keys = request.headers.getall("idempotency-key", [])
-    wanted = _check_execute(await read_object(request), workflow_id, keys)
+    wanted = _check_execute(await read_object(request), f"{workflow_id}\n{grant.name}", keys)
     try:
-        header, status = await _start(context, workflow_id, wanted)
+        header, status = await _start(context, workflow_id, wanted, grant)
     except LogUnavailable as error:
         problem = problem_of(error)
         extra = problem.extra | {"runId": wanted.run_id}
@@ -65,7 +67,7 @@ async def execute(request: AnyRequest, workflow_id: FromPath[str]) -> Response[b
     return answer(accepted, 202, {"location": f"/api/v2/workflows/runs/{header.run_id}"})
 
 
-async def _start(context: Context, workflow_id: str, wanted: Wanted) -> tuple[RunHeader, str]:
+async def _start(context: Context, workflow_id: str, wanted: Wanted, grant: Grant) -> tuple[RunHeader, str]:
     """Return the run's header and status, of a new run or of the one that the same request has started."""
     hash_ = request_hash({"workflowId": workflow_id, "variables": wanted.variables})
     repository = context.repository
@@ -75,16 +77,20 @@ async def _start(context: Context, workflow_id: str, wanted: Wanted) -> tuple[Ru
         except NotFound:
             pass
         else:
-            if header.start.request_hash != hash_:
+            if header.start.request_hash != hash_ or not await context.may_see(grant, wanted.run_id):
                 raise Conflict(f"Run {wanted.run_id!r} exists with another request.", runId=wanted.run_id)
             return header, await _status(context, wanted.run_id)
     workflow = await repository.workflow(workflow_id)
     _check_room(context, wanted.run_id)
-    header, new = await repository.start_run(wanted.run_id, _run_start(workflow, wanted.variables, hash_))
+    start = _run_start(workflow, wanted.variables, hash_, by=grant.name)
+    with context.admission.one(wanted.run_id, grant) as there_already:
+        header, new = await repository.start_run(wanted.run_id, start)
+        if not new:
+            there_already()
     return header, "queued" if new else await _status(context, wanted.run_id)
 
 
-def _run_start(workflow: Workflow, given: dict[str, Any], hash_: str) -> RunStart:
+def _run_start(workflow: Workflow, given: dict[str, Any], hash_: str, *, by: str) -> RunStart:
     variables = (workflow.definition.get("variables") or {}) | given
     size = len(msgspec.json.encode([workflow.definition, variables]))
     if size > RUN_INPUT_BYTES_MAX:
@@ -95,7 +101,7 @@ def _run_start(workflow: Workflow, given: dict[str, Any], hash_: str) -> RunStar
         workflow_version=workflow.version,
         definition=workflow.definition,
         variables=variables,
-        trigger={"type": "api", "by": ANYBODY},
+        trigger={"type": "api", "by": by},
         request_hash=hash_,
     )
 
@@ -118,7 +124,8 @@ async def _status(context: Context, run_id: str) -> str:
     return "running" if await context.log.wait(f"run/{run_id}", after=-2) > 0 else "queued"
 
 
-def _check_execute(document: dict[str, Any], workflow_id: str, keys: list[str]) -> Wanted:
+def _check_execute(document: dict[str, Any], scope: str, keys: list[str]) -> Wanted:
+    """Return what is asked for. An idempotency key names one run within ``scope``."""
     faults = unknown_keys(document, ("variables", "runId"))
     run_id = document.get("runId")
     if run_id is not None and (fault := id_fault(run_id, "/runId")):
@@ -134,17 +141,17 @@ def _check_execute(document: dict[str, Any], workflow_id: str, keys: list[str]) 
     if faults:
         raise InvalidInput(sorted(faults))
     if keys:
-        run_id = str(uuid5(_KEY_NAMESPACE, f"{workflow_id}\n{ANYBODY}\n{keys[0]}"))
+        run_id = str(uuid5(_KEY_NAMESPACE, f"{scope}\n{keys[0]}"))
     return Wanted(run_id or str(uuid7()), run_id is not None, variables)
 
 
-@get("/workflows/runs")
+@get("/workflows/runs", opt=needs("read"))
 async def list_runs(request: AnyRequest) -> Response[bytes]:
     """List runs, the newest first."""
     return await _list(request)
 
 
-@get("/workflows/{workflow_id:str}/runs")
+@get("/workflows/{workflow_id:str}/runs", opt=needs("read"))
 async def list_runs_of_workflow(request: AnyRequest, workflow_id: FromPath[str]) -> Response[bytes]:
     """List the runs of one workflow, the newest first; also of a deleted one."""
     return await _list(request, checked_id(workflow_id, "workflow"))
@@ -159,57 +166,58 @@ async def _list(request: AnyRequest, workflow_id: str | None = None) -> Response
         "until": as_time,
     }
     query = read_query(request, **checks, **({"workflowId": as_id} if workflow_id is None else {}))
-    limit = query.get("limit", LIMIT_DEFAULT)
+    limit, grant = query.get("limit", LIMIT_DEFAULT), caller(request)
     where = RunFilter(
         workflow_id=workflow_id or query.get("workflowId"),
         status=query.get("status"),
         since=query.get("since"),
         until=query.get("until"),
+        owner=None if grant.sees_all else grant.name,
     )
     projections = context_of(request).projections
     runs, cursor = await projections.runs(where, before=query.get("cursor"), limit=limit)
     return answer(RunPage(runs, limit, None if cursor is None else cursor.text()))
 
 
-@get("/workflows/runs/{run_id:str}")
+@get("/workflows/runs/{run_id:str}", opt=needs("read"))
 async def show_run(request: AnyRequest, run_id: FromPath[str]) -> Response[bytes]:
     """Return a run with its present variables and its steps' outputs."""
     read_query(request)
     projections = context_of(request).projections
-    run = await projections.run_detail(checked_id(run_id, "run"))
+    run = await projections.run_detail(await own_run(request, run_id))
     if run is None:
         raise NotFound("run", run_id)
     return answer(run)
 
 
-@get("/workflows/runs/{run_id:str}/steps")
+@get("/workflows/runs/{run_id:str}/steps", opt=needs("read"))
 async def list_steps(request: AnyRequest, run_id: FromPath[str]) -> Response[bytes]:
     """Return every step of a run, in the definition's order."""
     read_query(request)
     projections = context_of(request).projections
-    steps = await projections.steps(checked_id(run_id, "run"))
+    steps = await projections.steps(await own_run(request, run_id))
     if steps is None:
         raise NotFound("run", run_id)
     return answer(StepList(steps))
 
 
-@get("/workflows/runs/{run_id:str}/variables")
+@get("/workflows/runs/{run_id:str}/variables", opt=needs("read"))
 async def list_variables(request: AnyRequest, run_id: FromPath[str]) -> Response[bytes]:
     """Return a run's variables as they are now, and which step set each."""
     read_query(request)
     projections = context_of(request).projections
-    variables = await projections.variables(checked_id(run_id, "run"))
+    variables = await projections.variables(await own_run(request, run_id))
     if variables is None:
         raise NotFound("run", run_id)
     return answer(VariableList(variables))
 
 
-@post("/workflows/runs/{run_id:str}/cancel", status_code=202)
+@post("/workflows/runs/{run_id:str}/cancel", status_code=202, opt=needs("run"))
 async def cancel(request: AnyRequest, run_id: FromPath[str]) -> Response[bytes]:
     """Record the wish that a run be cancelled. It may be repeated; 409 once the run is over."""
     read_query(request)
     context = context_of(request)
-    checked_id(run_id, "run")
+    await own_run(request, run_id)
     document = await read_object(request)
     faults = unknown_keys(document, ("reason",))
     reason = document.get("reason")
@@ -217,5 +225,5 @@ async def cancel(request: AnyRequest, run_id: FromPath[str]) -> Response[bytes]:
         faults.append(Fault("/reason", f"must be a text of at most {REASON_LENGTH_MAX} characters"))
     if faults:
         raise InvalidInput(faults)
-    await context.repository.request_cancel(run_id, by=ANYBODY, reason=reason)
+    await context.repository.request_cancel(run_id, by=caller(request).name, reason=reason)
     return answer(CancelAccepted(run_id, await _status(context, run_id)), 202)

@@ -4,38 +4,59 @@ A refusal is answered before anything is accepted, with its real HTTP status and
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from re import compile as pattern
 
 import msgspec
+from msgspec import Struct
 
+from service.access import ANONYMOUS, EVERYTHING, Authentication, Grant
 from service.api.asgi import Receive, Scope, Send, may_close, send_problem
+from service.api.owners import MaySee, sees_all
 from service.api.patience import SHUTTING_DOWN, held
-from service.api.problems import Problem, problem_of
+from service.api.peers import counted_address
+from service.api.problems import Problem, Refused, problem_of
+from service.api.readers import Reader, Readers
+from service.api.rights import GRANT, demand
 from service.api.stream_form import EVENT_STREAM, NDJSON, form_for
 from service.api.stream_http import KEEPALIVE_INTERVAL_S, stream_over_http
 from service.api.stream_live import LiveRuns
 from service.api.stream_query import StreamQuery, header, parse_stream_query
 from service.api.stream_read import Reading, open_reading
 from service.api.stream_ws import stream_over_websocket
-from service.errors import NotFound, TailraceError
+from service.errors import Forbidden, NotFound, TailraceError, Throttled
 from service.log import Log
+from service.ops.limits import Rate
 from service.segments import Segments
 
 OFFERED = (EVENT_STREAM, NDJSON, "Upgrade: websocket")
+
+RETRY_AFTER_S = 5
 
 _HEADERS = {"vary": "accept", "cache-control": "no-store"}
 _RUN_ID = pattern(r"[A-Za-z0-9_-]{1,128}")
 
 
+class StreamBounds(Struct, frozen=True):
+    """How many streams there may be: in all (else 503), of one run, user or address (429); 0: any number.
+
+    ``starts_per_minute``: of one user, and of one address. A user who is nobody, and this machine's own
+    addresses, are not bounded by themselves.
+    """
+
+    watchers_max: int
+    watchers_per_run_max: int
+    watchers_per_user_max: int = 0
+    watchers_per_address_max: int = 0
+    starts_per_minute: int = 0
+
+
 class StreamEndpoint:
     """An ASGI app for ``http`` and ``websocket`` scopes that carry ``path_params["run_id"]``.
 
-    ``closing`` is set when the service shuts down. Over ``watchers_max`` clients in all a request is
-    refused with 503, over ``watchers_per_run_max`` of one run with 429. A reader that takes nothing for
-    ``stall_timeout_s`` is closed with 4408.
+    ``closing`` is set when the service shuts down. A reader that takes nothing for ``stall_timeout_s`` is
+    closed with 4408. Who may not see a run is told that it is not there; who may no more is sent away
+    within RECHECK_INTERVAL_S.
     """
 
     def __init__(
@@ -43,45 +64,54 @@ class StreamEndpoint:
         log: Log,
         *,
         closing: asyncio.Event,
-        watchers_max: int,
-        watchers_per_run_max: int,
+        bounds: StreamBounds,
         stall_timeout_s: float,
         segments: Segments | None = None,
         keepalive_interval_s: float = KEEPALIVE_INTERVAL_S,
+        authentication: Authentication | None = None,
+        may_see: MaySee = sees_all,
     ) -> None:
         self.log = log
         self.segments = segments
         self.closing = closing
-        self.watchers_max = watchers_max
-        self.watchers_per_run_max = watchers_per_run_max
+        self.bounds = bounds
         self.stall_timeout_s = stall_timeout_s
         self.keepalive_interval_s = keepalive_interval_s
         self.live = LiveRuns(log)
-        self._watchers: Counter[str] = Counter()
-
-    @property
-    def watchers(self) -> int:
-        """Return how many clients are being served."""
-        return self._watchers.total()
+        self.readers = Readers()
+        self._authentication = authentication
+        self.may_see = may_see
+        self._starts = Rate(bounds.starts_per_minute)
 
     async def run(self) -> None:
-        """Push what is new to who has caught up, until the service shuts down; else each reads by itself."""
-        await self.live.run(self.closing)
+        """Push what is new to who has caught up, until the service shuts down; else each reads by itself.
+
+        Then, or once they have no right to it any more, readers are told to go.
+        """
+        async with asyncio.TaskGroup() as group:
+            live = group.create_task(self.live.run(self.closing))
+            if self._authentication is not None:
+                checks = group.create_task(self.readers.recheck(self._authentication))
+                live.add_done_callback(lambda _: checks.cancel())
+            await self.closing.wait()
+            self.readers.end_all()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one client until its run, its interest or the service ends."""
         run_id = scope["path_params"]["run_id"]
-        refusal = self._refusal(scope, run_id)
+        grant: Grant = scope.get(GRANT, EVERYTHING)
+        address = counted_address(scope)
+        refusal = self._refusal(scope, run_id, grant, address)
         if refusal is not None:
             await _refuse(scope, receive, send, refusal)
             return
-        with self._counted(run_id):
+        with self.readers.one(run_id, _form_name(scope), grant=grant, address=address) as reader:
             try:
-                await self._stream(scope, receive, send, run_id)
+                await self._stream(scope, receive, send, reader)
             except TailraceError as error:  # only ever before anything was accepted
                 await _refuse(scope, receive, send, problem_of(error))
 
-    def _refusal(self, scope: Scope, run_id: str) -> Problem | None:
+    def _refusal(self, scope: Scope, run_id: str, grant: Grant, address: str) -> Problem | None:
         if scope["type"] == "http" and scope["method"] != "GET":
             return Problem(405, "A stream is read with GET.", headers={"allow": "GET"})
         if scope["type"] == "http" and form_for(header(scope, b"accept")) is None:
@@ -89,62 +119,71 @@ class StreamEndpoint:
             return Problem(406, f"A stream is offered as {offered}.", extra={"offered": OFFERED})
         if self.closing.is_set():
             return SHUTTING_DOWN
-        if self.watchers >= self.watchers_max:
-            return Problem(
-                503,
-                f"The service streams to {self.watchers_max} clients already.",
-                headers={"retry-after": "5"},
-            )
-        if self._watchers[run_id] >= self.watchers_per_run_max:
-            return Problem(
-                429,
-                f"This run has {self.watchers_per_run_max} clients already.",
-                headers={"retry-after": "5"},
-            )
+        try:
+            demand(grant, "read")
+            self._check_bounds(run_id, grant, address)
+        except (Forbidden, Throttled, Refused) as error:
+            return problem_of(error)
         return None
 
-    @contextmanager
-    def _counted(self, run_id: str) -> Iterator[None]:
-        self._watchers[run_id] += 1
-        try:
-            yield
-        finally:
-            self._watchers[run_id] -= 1
-            if not self._watchers[run_id]:
-                del self._watchers[run_id]
+    def _check_bounds(self, run_id: str, grant: Grant, address: str) -> None:
+        readers, bounds = self.readers, self.bounds
+        if len(readers) >= bounds.watchers_max:
+            said = f"The service streams to {bounds.watchers_max} clients already."
+            raise Refused(Problem(503, said, headers={"retry-after": str(RETRY_AFTER_S)}))
+        user = "" if grant.name == ANONYMOUS else grant.name
+        for whose, counter, key, most in (
+            ("This run", readers.of_run, run_id, bounds.watchers_per_run_max),
+            (f"{user!r}", readers.of_user, user, bounds.watchers_per_user_max),
+            ("This address", readers.of_address, address, bounds.watchers_per_address_max),
+        ):
+            if key and most and counter[key] >= most:
+                raise Throttled(f"{whose} has {most} streams already.", retry_after_s=RETRY_AFTER_S)
+        for whose, key in ((f"{user!r}", f"user {user}"), ("This address", f"address {address}")):
+            if not key.endswith(" ") and (wait_s := self._starts.take(key)):
+                said = f"{whose} has begun {bounds.starts_per_minute} streams within a minute."
+                raise Throttled(said, retry_after_s=wait_s)
 
-    async def _stream(self, scope: Scope, receive: Receive, send: Send, run_id: str) -> None:
+    async def _stream(self, scope: Scope, receive: Receive, send: Send, reader: Reader) -> None:
         query = parse_stream_query(scope["query_string"], header(scope, b"last-event-id"))
-        if not _RUN_ID.fullmatch(run_id):
-            raise NotFound("run", run_id)
+        if not _RUN_ID.fullmatch(reader.run_id):
+            raise NotFound("run", reader.run_id)
         if scope["type"] == "websocket":
-            await self._over_websocket(scope, receive, send, run_id, query)
+            await self._over_websocket(scope, receive, send, reader, query)
         else:
-            await self._over_http(scope, receive, send, run_id, query)
+            await self._over_http(scope, receive, send, reader, query)
+
+    async def _opened(self, reader: Reader, query: StreamQuery) -> Reading:
+        visible = None if reader.grant.sees_all else partial(self.may_see, reader.grant)
+        return await open_reading(self.log, reader.run_id, query, self.segments, visible=visible)
 
     async def _over_websocket(
-        self, scope: Scope, receive: Receive, send: Send, run_id: str, query: StreamQuery
+        self, scope: Scope, receive: Receive, send: Send, reader: Reader, query: StreamQuery
     ) -> None:
         """Stream over a WebSocket that is accepted at once if the run may take its time."""
         reading: Reading | None = None
-        if not query.wait_s or await self.log.wait(f"run/{run_id}", after=-2) >= 0:
-            reading = await open_reading(self.log, run_id, query, self.segments)
+        if not query.wait_s or await self._is_there(reader):
+            reading = await self._opened(reader, query)
 
         async def opening() -> Reading:
-            return reading or await open_reading(self.log, run_id, query, self.segments)
+            return reading or await self._opened(reader, query)
 
         await stream_over_websocket(
             scope, receive, send, opening,
             live=self.live,
-            closing=self.closing,
+            reader=reader,
             stall_timeout_s=self.stall_timeout_s,
         )  # fmt: skip
 
+    async def _is_there(self, reader: Reader) -> bool:
+        head = await self.log.wait(f"run/{reader.run_id}", after=-2)
+        return head >= 0 and await self.may_see(reader.grant, reader.run_id)
+
     async def _over_http(
-        self, scope: Scope, receive: Receive, send: Send, run_id: str, query: StreamQuery
+        self, scope: Scope, receive: Receive, send: Send, reader: Reader, query: StreamQuery
     ) -> None:
         """Stream over HTTP; the response begins once the run exists, so that its status is true."""
-        opening = open_reading(self.log, run_id, query, self.segments)
+        opening = self._opened(reader, query)
         reading = await (held(opening, receive, self.closing) if query.wait_s else opening)
         if reading is None:
             return
@@ -152,10 +191,17 @@ class StreamEndpoint:
         assert form is not None
         await stream_over_http(
             scope, receive, send, reading, form,
-            closing=self.closing,
+            reader=reader,
             stall_timeout_s=self.stall_timeout_s,
             keepalive_interval_s=self.keepalive_interval_s,
         )  # fmt: skip
+
+
+def _form_name(scope: Scope) -> str:
+    if scope["type"] == "websocket":
+        return "websocket"
+    form = form_for(header(scope, b"accept"))
+    return "sse" if form is not None and form.media_type == EVENT_STREAM else "ndjson"
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, problem: Problem) -> None:

@@ -9,6 +9,7 @@ from service.api.asgi import Receive, Scope, Send
 from service.api.patience import SHUTTING_DOWN
 from service.api.problems import problem_of
 from service.api.race import first_of
+from service.api.readers import Reader
 from service.api.stream_control import Narrator, Part
 from service.api.stream_form import Form
 from service.api.stream_read import Reading
@@ -30,18 +31,20 @@ async def stream_over_http(
     reading: Reading,
     form: Form,
     *,
-    closing: asyncio.Event,
+    reader: Reader,
     stall_timeout_s: float,
     keepalive_interval_s: float,
 ) -> None:
     """Send what ``reading`` yields, to the run's end; maybe 204 when a finished run has nothing left to send.
 
-    Returns when the client leaves, too. Raises what the log raises before the response has begun.
+    Returns when the client leaves, too, or ``reader`` has to stop. Raises what the log raises before the
+    response has begun.
     """
     outgoing: Outgoing | None = (scope.get("extensions") or {}).get(EXTENSION)
     if outgoing is not None:
         outgoing.stall_timeout_s = stall_timeout_s
     body = Body(send)
+    reader.place = reading
     last = b""
     narrator = Narrator(reading)
     first, something = await _begin(narrator)
@@ -54,7 +57,7 @@ async def stream_over_http(
             _listen(receive),
             _send_all(body, form, first, narrator),
             _keep_alive(body, form, keepalive_interval_s),
-            _shutdown(closing, form),
+            _stopped(reader, form),
         )
     await _farewell(body, last, outgoing)
 
@@ -133,9 +136,9 @@ async def _listen(receive: Receive) -> bytes:
     return b""
 
 
-async def _shutdown(closing: asyncio.Event, form: Form) -> bytes:
-    await closing.wait()
-    return form.shutdown(SHUTTING_DOWN)
+async def _stopped(reader: Reader, form: Form) -> bytes:
+    problem = await reader.stop.reason()
+    return form.shutdown(problem) if problem is SHUTTING_DOWN else form.fault(problem)
 
 
 async def _farewell(body: Body, last: bytes, outgoing: Outgoing | None) -> None:

@@ -34,6 +34,11 @@ class Watcher:
         self.parking = parking
         self.crowd: Crowd | None = None
 
+    def release(self) -> None:
+        """Go back to read by itself."""
+        if self.crowd is not None:
+            self.crowd.release(self)
+
 
 class Crowd:
     """Those who watch one run through one filter, all of them behind ``after`` or, ``ahead``, further on."""

@@ -1,7 +1,7 @@
 """One client's way through a run: from its cursor, filtered, live at the end, until the seal."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Literal
 
 from service.api.filters import After, EventFilter
@@ -14,6 +14,8 @@ from service.wire.stretch import Joined, Rows, Stretch
 
 FIRST_PAGE_EVENTS = 64  # small: the first message should not wait for a page to be framed
 PAGE_EVENTS = 500
+Visible = Callable[[str], Awaitable[bool]]
+
 LONG_PAST_EVENTS = 1_024  # behind the cursor: rows so far back are worth to be sealed for the next reader
 
 
@@ -125,20 +127,20 @@ class Behind:
 
 
 async def open_reading(
-    log: Log, run_id: str, query: StreamQuery, segments: Segments | None = None
+    log: Log,
+    run_id: str,
+    query: StreamQuery,
+    segments: Segments | None = None,
+    *,
+    visible: Visible | None = None,
 ) -> Reading:
     """Return the reading that ``query`` asks for, once the run exists if that is soon enough for it.
 
+    ``visible`` says whether the run, once it is there, is so to who asks; if not, all goes as if it were not.
     Raises NotFound for an unknown run, Conflict for a cursor above the head, Damaged, LogUnavailable.
     """
     stream = f"run/{run_id}"
-    head = await log.wait(stream, after=-2)
-    try:
-        async with asyncio.timeout(query.wait_s if head < 0 else None):
-            while head < 0:
-                head = await log.wait(stream, after=-1)
-    except TimeoutError:
-        raise NotFound("run", run_id) from None
+    head = await _existing(log, run_id, query.wait_s, visible)
     if query.after.seq > head:
         raise Conflict(
             f"Run {run_id!r} is at seq {head}: there is no event {query.after.seq} to continue after.",
@@ -158,6 +160,24 @@ async def open_reading(
         if after == head:  # behind it nothing follows that the reading could come to
             reading.seal, reading.hash = seal, last.chain
     return reading
+
+
+async def _existing(log: Log, run_id: str, wait_s: float, visible: Visible | None) -> int:
+    """Return the head of a run that is there and visible, in time. Raises NotFound."""
+    stream = f"run/{run_id}"
+    head = await log.wait(stream, after=-2)
+    if head >= 0 and (visible is None or await visible(run_id)):
+        return head
+    try:
+        async with asyncio.timeout(wait_s):
+            while head < 0:
+                head = await log.wait(stream, after=-1)
+            if visible is None or await visible(run_id):
+                return head
+            await asyncio.Event().wait()  # its time has to pass as if the run were not there
+    except TimeoutError:
+        pass
+    raise NotFound("run", run_id)
 
 
 def seal_of(event: Recorded) -> RunComplete:

@@ -8,8 +8,10 @@ import structlog
 from msgspec import Struct
 
 from service.api.asgi import Receive, Scope, Send
+from service.api.patience import SHUTTING_DOWN
 from service.api.problems import problem_of
 from service.api.race import first_of
+from service.api.readers import Reader
 from service.api.stream_control import Narrator, Part
 from service.api.stream_live import LiveRuns, Watcher
 from service.api.stream_read import Reading
@@ -18,6 +20,8 @@ from service.wire.allowance import CLIENT_FRAME_BYTES_MAX, Allowance
 from service.wire.frames import text_frame
 from service.wire.outgoing import EXTENSION, Outgoing
 from service.wire.parking import PARKING, WOKEN, Parking
+
+PROTOCOL = "tailrace.v2"  # the subprotocol that is echoed to who offers it: browsers insist on one of theirs
 
 _diagnostics = structlog.get_logger("tailrace.stream")
 
@@ -44,27 +48,30 @@ async def stream_over_websocket(
     opening: Callable[[], Awaitable[Reading]],
     *,
     live: LiveRuns,
-    closing: asyncio.Event,
+    reader: Reader,
     stall_timeout_s: float,
 ) -> None:
     """Accept, send what the reading yields, and close; returns when the client leaves, too.
 
-    ``opening`` returns the reading, in its own time; what it raises becomes a close.
+    ``opening`` returns the reading, in its own time; what it raises becomes a close. ``reader`` says when
+    to stop before the end.
     """
     await receive()  # websocket.connect
-    await send({"type": "websocket.accept"})
+    offered = scope.get("subprotocols") or ()
+    await send({"type": "websocket.accept", "subprotocol": PROTOCOL if PROTOCOL in offered else None})
     extensions = scope.get("extensions") or {}
     outgoing: Outgoing | None = extensions.get(EXTENSION)
     parking: Parking | None = extensions.get(PARKING)
     sender = Sender(send, opening, live, stall_timeout_s, parking)
+    reader.place = sender.watcher
     if outgoing is not None:
         outgoing.stall_timeout_s = stall_timeout_s
         outgoing.stall_reason = sender.stall_reason
     now: Close | Now = Now.BEHIND
     while now is Now.BEHIND:
-        now = await first_of(_listen(receive), sender.catch_up(), _shutdown(closing, sender))
+        now = await first_of(_listen(receive), sender.catch_up(), _stopped(reader, sender))
         if now is Now.LIVE:
-            now = await sender.park(receive)
+            now = await (_stopped(reader, sender) if reader.stop.is_set() else sender.park(receive, reader))
     if isinstance(now, Close):
         await send({"type": "websocket.close", "code": now.code, "reason": now.reason})
 
@@ -102,14 +109,16 @@ class Sender:
         after = self.watcher.after
         return f"resume with after={after}" if after >= 0 else "nothing was sent yet"
 
-    async def park(self, receive: Receive) -> Now:
+    async def park(self, receive: Receive, reader: Reader) -> Now:
         """Sleep while what is new is pushed to the client, until it leaves or has to read by itself again."""
         assert self._narrator is not None
         if not self._live.park(self.watcher, self.reading.stream, self.reading.where):
             return Now.BEHIND
+        reader.wake = self.watcher.release
         try:
             message = await receive()
         finally:
+            reader.wake = None
             self._live.leave(self.watcher)
         self._narrator.moved_to(self.watcher.after)
         return Now.BEHIND if message["type"] == WOKEN else Now.LEFT
@@ -193,6 +202,7 @@ async def _listen(receive: Receive) -> Close | Now:
             return Close(1008, "too many messages; this stream does not listen")
 
 
-async def _shutdown(closing: asyncio.Event, sender: Sender) -> Close:
-    await closing.wait()
-    return Close(1012, f"shutting down; {sender.resume()}")
+async def _stopped(reader: Reader, sender: Sender) -> Close:
+    problem = await reader.stop.reason()
+    said = "shutting down" if problem is SHUTTING_DOWN else problem.detail.rstrip(".")
+    return Close(problem.close_code, f"{said}; {sender.resume()}")

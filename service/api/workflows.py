@@ -8,7 +8,7 @@ from litestar.params import FromPath
 from msgspec import Struct
 from uuid_utils.compat import uuid7
 
-from service.api.context import ANYBODY, context_of
+from service.api.context import context_of
 from service.api.problems import Problem, Refused
 from service.api.requests import (
     LIMIT_DEFAULT,
@@ -22,6 +22,7 @@ from service.api.requests import (
     read_query,
     unknown_keys,
 )
+from service.api.rights import caller, needs
 from service.api.schemas import Verdict, WorkflowBody, WorkflowPage
 from service.domain.events import RUN_INPUT_BYTES_MAX
 from service.errors import Fault, InvalidInput
@@ -45,7 +46,7 @@ class Sent(Struct, frozen=True):
         return request_hash({"name": self.name, "description": self.description, "of": self.definition})
 
 
-@post("/workflows", status_code=201)
+@post("/workflows", status_code=201, opt=needs("write"))
 async def create_workflow(request: AnyRequest) -> Response[bytes]:
     """Create a workflow: 201, or 200 if it is there with the same body. 409 if with another one."""
     read_query(request)
@@ -53,13 +54,18 @@ async def create_workflow(request: AnyRequest) -> Response[bytes]:
     sent = check_workflow(await read_object(request), context.repository.parse)
     workflow_id = sent.workflow_id or str(uuid7())
     workflow, recorded = await context.repository.save_workflow(
-        workflow_id, sent.definition, sent.hash, name=sent.name, description=sent.description, by=ANYBODY
+        workflow_id,
+        sent.definition,
+        sent.hash,
+        name=sent.name,
+        description=sent.description,
+        by=caller(request).name,
     )
     location = {"location": f"/api/v2/workflows/{workflow_id}"}
     return answer(WorkflowBody.of(workflow), 201 if recorded else 200, location)
 
 
-@get("/workflows")
+@get("/workflows", opt=needs("read"))
 async def list_workflows(request: AnyRequest) -> Response[bytes]:
     """List the workflows by id, without their definitions."""
     query = read_query(request, limit=as_limit, cursor=as_id)
@@ -71,7 +77,7 @@ async def list_workflows(request: AnyRequest) -> Response[bytes]:
     return answer(WorkflowPage(rows[:limit], total, limit, rows[limit - 1].workflow_id if more else None))
 
 
-@get("/workflows/{workflow_id:str}")
+@get("/workflows/{workflow_id:str}", opt=needs("read"))
 async def show_workflow(request: AnyRequest, workflow_id: FromPath[str]) -> Response[bytes]:
     """Return a workflow's present version with its definition."""
     read_query(request)
@@ -79,7 +85,7 @@ async def show_workflow(request: AnyRequest, workflow_id: FromPath[str]) -> Resp
     return answer(WorkflowBody.of(workflow))
 
 
-@put("/workflows/{workflow_id:str}")
+@put("/workflows/{workflow_id:str}", opt=needs("write"))
 async def replace_workflow(request: AnyRequest, workflow_id: FromPath[str]) -> Response[bytes]:
     """Record a new version of a workflow; runs that were started keep theirs."""
     read_query(request)
@@ -95,20 +101,22 @@ async def replace_workflow(request: AnyRequest, workflow_id: FromPath[str]) -> R
         sent.hash,
         name=sent.name,
         description=sent.description,
-        by=ANYBODY,
+        by=caller(request).name,
         replace=True,
     )
     return answer(WorkflowBody.of(workflow))
 
 
-@delete("/workflows/{workflow_id:str}", status_code=204)
+@delete("/workflows/{workflow_id:str}", status_code=204, opt=needs("write"))
 async def delete_workflow(request: AnyRequest, workflow_id: FromPath[str]) -> None:
     """Delete a workflow. Its history and its runs stay."""
     read_query(request)
-    await context_of(request).repository.delete_workflow(checked_id(workflow_id, "workflow"), by=ANYBODY)
+    await context_of(request).repository.delete_workflow(
+        checked_id(workflow_id, "workflow"), by=caller(request).name
+    )
 
 
-@post("/workflows/validate", status_code=200)
+@post("/workflows/validate", status_code=200, opt=needs("write"))
 async def validate_workflow(request: AnyRequest) -> Response[bytes]:
     """Say whether a workflow would be accepted, and every fault if not. Nothing is recorded."""
     read_query(request)

@@ -27,6 +27,7 @@ from service.domain.events import Error, Payload, StepStart, format_time
 from service.domain.run import CANCELLED, TOO_MANY_EVENTS, Ending, Run, evolve, evolve_lines
 from service.engine.attempt import perform
 from service.engine.inbox import AttemptEnded, CancelWished, Inbox, Lines
+from service.engine.pace import Pace
 from service.engine.places import Places
 from service.engine.secrets import Masking
 from service.errors import LogUnavailable, WrongExpectedSeq
@@ -50,6 +51,7 @@ class Surroundings(Struct, frozen=True):
     secrets: Mapping[str, str]
     parallel_steps_per_run_max: int
     events_per_run_max: int
+    events_per_s_per_run_max: int
 
 
 class Fenced(Exception):  # a signal between two functions, not an error to report
@@ -67,6 +69,7 @@ class Runner:
         self._masking = Masking(around.secrets, names)
         self._attempts: dict[str, asyncio.Task[Ended]] = {}
         self._places_held = 0
+        self._pace = Pace(around.events_per_s_per_run_max)
         self._draining = False
         self._stopping = False
         # The run's clock: the wall's time when it was loaded, never before its last event, then monotonic.
@@ -103,6 +106,8 @@ class Runner:
             events += self._take_messages()
             events += self._progress()
             await self._append(events)
+            if self.run.ending is None and (delay_s := self._pace.delay_s(len(events), time.monotonic())):
+                await asyncio.sleep(delay_s)
             if self.run.sealed or (self._draining and not self._attempts and not self.inbox):
                 return
             self._act(group)

@@ -41,6 +41,7 @@ class Supervisor:
         parallel_steps_max: int,
         parallel_steps_per_run_max: int,
         events_per_run_max: int,
+        events_per_s_per_run_max: int,
         env: Mapping[str, str],
         secrets: Mapping[str, str],
     ) -> None:
@@ -53,7 +54,7 @@ class Supervisor:
         self._none_alive = asyncio.Event()
         self._around = Surroundings(
             repository, steps, Places(parallel_steps_max), env, secrets,
-            parallel_steps_per_run_max, events_per_run_max,
+            parallel_steps_per_run_max, events_per_run_max, events_per_s_per_run_max,
         )  # fmt: skip
 
     @property

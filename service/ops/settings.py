@@ -10,9 +10,10 @@ from typing import Any
 from msgspec import Struct
 
 from service.errors import Fault, InvalidInput
+from service.ops import values
+from service.ops.values import SECRET_PREFIX
 
 PREFIX = "TAILRACE_"
-SECRET_PREFIX = "TAILRACE_SECRET_"  # noqa: S105  the prefix of a variable's name, not a secret
 OTHER_NAMES = ("TAILRACE_URL", "TAILRACE_IDEMPOTENCY_KEY")  # read by the client verbs, set for commands
 MIB = 1024 * 1024
 
@@ -23,6 +24,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     host: str = ""
     port: int = 8080
     db: Path = Path("tailrace.db")
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    behind_proxy: tuple[str, ...] = ()
+    jwt_key_file: Path | None = None
+    jwt_issuer: str | None = None
+    jwt_audience: str | None = None
+    jwt_leeway_s: float = 10.0
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     commands: tuple[str, ...] = ("*",)
@@ -38,6 +46,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_body_bytes: int = MIB
     max_watchers: int = 10_000
     max_watchers_per_run: int = 5_000
+    max_watchers_per_user: int = 2_000
+    max_watchers_per_ip: int = 1_000
+    max_stream_starts_per_minute: int = 3_000
+    max_executes_per_minute: int = 6_000
+    max_unfinished_runs: int = 100_000
+    max_unfinished_runs_per_user: int = 20_000
+    max_events_per_s_per_run: int = 200_000
     min_free_bytes: int = 64 * MIB
     ping_interval_s: float = 54.0
     pong_timeout_s: float = 60.0
@@ -52,7 +67,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
         Raises InvalidInput with one fault per bad value, its variable as the pointer.
         """
-        values: dict[str, Any] = {}
+        given: dict[str, Any] = {}
         faults: list[Fault] = []
         for setting in SETTINGS:
             text = flags.pop(setting.name, None)
@@ -60,23 +75,26 @@ class Settings(Struct, frozen=True, kw_only=True):
             if text is None:
                 continue
             try:
-                values[setting.name] = setting.parse(str(text))
+                given[setting.name] = setting.parse(str(text))
             except ValueError as error:
                 faults.append(Fault(setting.env, f"{str(text)!r} is refused: {error}"))
         assert not flags, f"unknown flags: {', '.join(flags)}"
-        if "env" in values:
-            values["env"] = {name: environ[name] for name in values["env"] if name in environ}
-        values["secrets"] = _secrets(environ, faults)
-        settings = cls(**values)
-        if not settings.on_loopback and "commands" not in values:
-            said = "name the executables that workflows may run, '*' for any, empty for none: "
-            faults.append(Fault("TAILRACE_COMMANDS", f"{said}it has no default on {settings.host}"))
+        if "env" in given:
+            given["env"] = {name: environ[name] for name in given["env"] if name in environ}
+        given["secrets"] = _secrets(environ, faults)
+        settings = cls(**given)
+        faults += [*_halves(settings), *_exposure(settings, commands_given="commands" in given)]
         if faults:
             raise InvalidInput(faults, detail="The settings are not valid.")
         return settings
 
     def __repr__(self) -> str:  # the generated one would print the secrets
         return f"Settings(host={self.host!r}, port={self.port}, db={str(self.db)!r})"
+
+    @property
+    def keys(self) -> Path:
+        """Return the file of API keys."""
+        return self.db.with_name(f"{self.db.name}.keys")
 
     @property
     def on_loopback(self) -> bool:
@@ -110,6 +128,8 @@ class Setting(Struct, frozen=True):
         value = getattr(_DEFAULTS, self.name)
         if isinstance(value, float):
             return f"{value:g}"
+        if value is None:
+            return ""
         return ",".join(value) if isinstance(value, tuple | dict) else str(value)
 
 
@@ -134,81 +154,33 @@ def unknown_names(environ: Mapping[str, str]) -> Iterator[tuple[str, str | None]
             yield name, known[near[0]] if near else None
 
 
-# Parsers: each returns the value or raises ValueError saying what would be right.
+def _halves(settings: Settings) -> Iterator[Fault]:
+    """Yield a fault for each setting that says nothing without another one."""
+    for names in (("tls_cert", "tls_key"), ("jwt_key_file", "jwt_issuer", "jwt_audience")):
+        missing = [PREFIX + name.upper() for name in names if getattr(settings, name) is None]
+        if missing and len(missing) < len(names):
+            others = ", ".join(PREFIX + name.upper() for name in names)
+            yield from (Fault(name, f"is missing: {others} belong together") for name in missing)
 
 
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,15}", text) or not least <= int(text) <= most:
-            raise ValueError(f"give a whole number from {least} to {most}")
-        return int(text)
-
-    return parse
-
-
-def _seconds(least: float, most: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text) or not least <= float(text) <= most:
-            raise ValueError(f"give seconds from {least:g} to {most:g}")
-        return float(text)
-
-    return parse
-
-
-def _one_of(*words: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in words:
-            raise ValueError(f"give one of {', '.join(words)}")
-        return text
-
-    return parse
-
-
-def _list(pattern: str, right: str) -> Callable[[str], tuple[str, ...]]:
-    def parse(text: str) -> tuple[str, ...]:
-        items = tuple(item.strip() for item in text.split(",") if item.strip())
-        for item in items:
-            if not re.fullmatch(pattern, item):
-                raise ValueError(f"{item!r} is not {right}")
-        return items
-
-    return parse
-
-
-def _host(text: str) -> str:
-    if not re.fullmatch(_HOST, text):
-        raise ValueError("give an address or a host name, such as 127.0.0.1, ::1 or 0.0.0.0")
-    return text.strip("[]").lower()
-
-
-def _path(text: str) -> Path:
-    if not text or "\0" in text:
-        raise ValueError("give the path of a file")
-    return Path(text)
-
-
-def _origins(text: str) -> tuple[str, ...]:
-    return tuple(item.lower() for item in _list(_ORIGIN, "an origin such as https://example.org")(text))
-
-
-def _hosts(text: str) -> tuple[str, ...]:
-    return tuple(item.lower() for item in _list(_AUTHORITY, "a host such as example.org or [::1]:8080")(text))
-
-
-def _reachable(text: str) -> tuple[str, ...]:
-    items = _list(r"[^\s/]+(/[0-9]{1,3})?", "a host, an address or a network such as 10.0.0.0/8")(text)
-    for item in items:
-        if "/" in item:
-            ipaddress.ip_network(item)  # its ValueError says what is wrong
-    return items
-
-
-def _env_names(text: str) -> tuple[str, ...]:
-    names = _list(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")(text)
-    for name in names:
-        if name.startswith(SECRET_PREFIX):
-            raise ValueError(f"{name} is a secret: workflows read it as secrets.{name[len(SECRET_PREFIX) :]}")
-    return names
+def _exposure(settings: Settings, *, commands_given: bool) -> Iterator[Fault]:
+    """Yield what has to be decided before anybody but this machine can reach the service."""
+    if settings.on_loopback:
+        return
+    where = f"it has no default on {settings.host}"
+    if not commands_given:
+        said = "name the executables that workflows may run, '*' for any, empty for none: "
+        yield Fault("TAILRACE_COMMANDS", said + where)
+    if settings.jwt_key_file is None and not settings.keys.exists():
+        said = (
+            f"create a key first: tailrace keys create NAME --db {settings.db} (or set TAILRACE_JWT_KEY_FILE)"
+        )
+        yield Fault(
+            "TAILRACE_HOST", f"nobody may use the service on {settings.host} without credentials; {said}"
+        )
+    if settings.tls_cert is None and not settings.behind_proxy:
+        said = "give it with TAILRACE_TLS_KEY, or name the proxies that speak TLS with TAILRACE_BEHIND_PROXY"
+        yield Fault("TAILRACE_TLS_CERT", f"{said}: credentials must not cross a network in clear")
 
 
 def _secrets(environ: Mapping[str, str], faults: list[Fault]) -> dict[str, str]:
@@ -221,50 +193,76 @@ def _secrets(environ: Mapping[str, str], faults: list[Fault]) -> dict[str, str]:
     return found
 
 
-_HOST = r"[A-Za-z0-9._-]{1,253}|\[?[0-9A-Fa-f:.]{2,45}\]?"
-_AUTHORITY = r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?"
-_ORIGIN = rf"[a-zA-Z][a-zA-Z0-9+.-]*://{_AUTHORITY}|null"
 _DEFAULTS = Settings()
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("host", "address", "Where to listen; outside loopback TAILRACE_COMMANDS must be given.", _host),
-    Setting("port", "port", "The port to listen on; 0 takes a free one and prints it.", _whole(0, 65_535)),
+    Setting("host", "address", "Where to listen; outside loopback only with credentials, TAILRACE_COMMANDS, "
+            "and TLS or TAILRACE_BEHIND_PROXY.", values.host),
+    Setting("port", "port", "The port to listen on; 0 takes a free one and prints it.",
+            values.whole(0, 65_535)),
     Setting("db", "file", "The log; FILE.views and FILE.segments* beside it can be deleted at any time.",
-            _path),
-    Setting("hosts", "names", "Further Host names the service answers to; others get 421.", _hosts),
-    Setting("origins", "origins", "Web origins besides our own that may call us; others get 403.", _origins),
+            values.path),
+    Setting("tls_cert", "file", "Certificate chain (PEM) to speak TLS with; read at start.", values.file),
+    Setting("tls_key", "file", "Private key (PEM) of that certificate.", values.file),
+    Setting("behind_proxy", "networks", "Proxies whose X-Forwarded-For and -Proto are believed; connections "
+            "from elsewhere get 403, save this machine's own.", values.networks),
+    Setting("jwt_key_file", "file", "Public key (PEM) or shared secret of the issuer whose tokens are taken, "
+            "besides the keys of tailrace keys.", values.file),
+    Setting("jwt_issuer", "text", "What their iss must be.", values.words),
+    Setting("jwt_audience", "text", "What their aud must hold.", values.words),
+    Setting("jwt_leeway_s", "seconds", "How far the issuer's clock may be off.", values.seconds(0, 300)),
+    Setting("hosts", "names", "Further Host names the service answers to; others get 421.", values.hosts),
+    Setting("origins", "origins", "Web origins besides our own that may call us; others get 403.",
+            values.origins),
     Setting("commands", "names", "Executables that command steps may run; * is any, on loopback only the "
-            "default. Another one fails its step.", _list(r"[^\s,]+", "an executable's name or path")),
+            "default. Another one fails its step.",
+            values.listed(r"[^\s,]+", "an executable's name or path")),
     Setting("http_allow", "hosts", "Hosts and networks outside the global internet that http steps may "
-            "reach; others fail the step.", _reachable),
+            "reach; others fail the step.", values.reachable),
     Setting("env", "names", "Environment variables that workflows may read as env.NAME; they are "
-            "recorded. Secrets: set TAILRACE_SECRET_NAME and write {{secrets.NAME}}.", _env_names),
-    Setting("max_runs", "runs", "Runs at work at once; further ones stay queued.", _whole(1, 100_000)),
+            "recorded. Secrets: set TAILRACE_SECRET_NAME and write {{secrets.NAME}}.", values.env_names),
+    Setting("max_runs", "runs", "Runs at work at once; further ones stay queued.", values.whole(1, 100_000)),
     Setting("max_parallel_steps", "steps", "Attempts at once in all runs; further ones wait.",
-            _whole(1, 10_000)),
+            values.whole(1, 10_000)),
     Setting("max_parallel_steps_per_run", "steps", "Attempts at once in one run; further ones wait.",
-            _whole(1, 10_000)),
+            values.whole(1, 10_000)),
     Setting("max_steps", "steps", "Steps of one definition; a larger one is refused with 400.",
-            _whole(1, 10_000)),
+            values.whole(1, 10_000)),
     Setting("max_events_per_run", "events", "Events of one run; at the limit the run fails, with every step "
-            "ended.", _whole(1_000, 100_000_000)),
+            "ended.", values.whole(1_000, 100_000_000)),
     Setting("max_output_bytes", "bytes", "Output of one attempt; the rest is read, dropped and counted in "
-            "one warn event.", _whole(1_024, 2**40)),
-    Setting("max_body_bytes", "bytes", "A request's body; a larger one gets 413.", _whole(1_024, 64 * MIB)),
-    Setting("max_watchers", "streams", "Open streams; further ones get 503.", _whole(1, 1_000_000)),
+            "one warn event.", values.whole(1_024, 2**40)),
+    Setting("max_body_bytes", "bytes", "A request's body; a larger one gets 413.",
+            values.whole(1_024, 64 * MIB)),
+    Setting("max_watchers", "streams", "Open streams; further ones get 503.", values.whole(1, 1_000_000)),
     Setting("max_watchers_per_run", "streams", "Open streams of one run; further ones get 429.",
-            _whole(1, 1_000_000)),
+            values.whole(1, 1_000_000)),
+    Setting("max_watchers_per_user", "streams", "Open streams of one user, 0 any; further ones get 429.",
+            values.whole(0, 1_000_000)),
+    Setting("max_watchers_per_ip", "streams", "Open streams of one address (IPv6: of one /64) that is not "
+            "this machine's, 0 any; further ones get 429.", values.whole(0, 1_000_000)),
+    Setting("max_stream_starts_per_minute", "streams", "Streams that one user, and one address, begin within "
+            "a minute, 0 any; further ones get 429.", values.whole(0, 1_000_000)),
+    Setting("max_executes_per_minute", "requests", "Runs that one user starts within a minute, 0 any; "
+            "further ones get 429.", values.whole(0, 1_000_000)),
+    Setting("max_unfinished_runs", "runs", "Runs that are queued or at work, 0 any; further ones get 429.",
+            values.whole(0, 10_000_000)),
+    Setting("max_unfinished_runs_per_user", "runs", "Those of one user, 0 any; further ones get 429.",
+            values.whole(0, 10_000_000)),
+    Setting("max_events_per_s_per_run", "events", "Events of one run within a second, 0 any; its steps then "
+            "wait.", values.whole(0, 10_000_000)),
     Setting("min_free_bytes", "bytes", "Free space beside the log; below it execute answers 503.",
-            _whole(0, 2**50)),
-    Setting("ping_interval_s", "seconds", "Time between two PINGs to a watcher.", _seconds(0.05, 3_600)),
+            values.whole(0, 2**50)),
+    Setting("ping_interval_s", "seconds", "Time between two PINGs to a watcher.",
+            values.seconds(0.05, 3_600)),
     Setting("pong_timeout_s", "seconds", "Time for the PONG; then the stream closes 1011.",
-            _seconds(0.05, 3_600)),
+            values.seconds(0.05, 3_600)),
     Setting("stall_timeout_s", "seconds", "Time a watcher may take nothing; then it is closed 4408.",
-            _seconds(0.05, 3_600)),
+            values.seconds(0.05, 3_600)),
     Setting("drain_timeout_s", "seconds", "Time that running steps get at SIGTERM; the rest is taken up at "
-            "the next start.", _seconds(0, 3_600)),
+            "the next start.", values.seconds(0, 3_600)),
     Setting("diagnostics", "format", "Lines on stderr: json, console, or auto (console on a terminal).",
-            _one_of("auto", "json", "console")),
+            values.one_of("auto", "json", "console")),
     Setting("diagnostics_level", "level", "The least level that is printed.",
-            _one_of("debug", "info", "warning", "error")),
+            values.one_of("debug", "info", "warning", "error")),
 )  # fmt: skip

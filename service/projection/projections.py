@@ -27,10 +27,18 @@ diagnostics = structlog.get_logger("tailrace.projection")
 
 
 class Unfinished(NamedTuple):
-    """The runs without a seal, oldest first, as of ``position`` in the log: follow on from there."""
+    """The runs without a seal, oldest first, as of ``position`` in the log: follow on from there.
 
-    run_ids: list[str]
+    ``owners``: who started each.
+    """
+
+    owners: dict[str, str | None]
     position: int
+
+    @property
+    def run_ids(self) -> list[str]:
+        """Return their ids."""
+        return list(self.owners)
 
 
 class Projections:

@@ -8,11 +8,14 @@ from msgspec import Raw, Struct
 
 LIVE_STATUSES = ("queued", "running")
 _SUMMARY_COLUMNS = """run_id, workflow_id, workflow_version, status, start_time, end_time, duration,
-    last_seq, error, hash"""
+    last_seq, error, hash, owner"""
 
 
 class RunSummary(Struct, rename="camel"):
-    """A run in a list. ``duration`` in ms; of a live run it and ``end_time`` are None."""
+    """A run in a list. ``duration`` in ms; of a live run it and ``end_time`` are None.
+
+    ``started_by``: whose it is.
+    """
 
     run_id: str
     workflow_id: str
@@ -24,6 +27,7 @@ class RunSummary(Struct, rename="camel"):
     last_seq: int | None
     error: Raw | None
     hash: str | None
+    started_by: str | None
 
 
 class RunContext(Struct, frozen=True):
@@ -69,6 +73,7 @@ class RunFilter(Struct, frozen=True):
     status: str | None = None
     since: str | None = None
     until: str | None = None
+    owner: str | None = None
 
 
 class RunCursor(Struct, frozen=True, array_like=True):
@@ -106,6 +111,7 @@ def select_runs(
         ("status = ?", where.status),
         ("start_time >= ?", where.since),
         ("start_time < ?", where.until),
+        ("owner = ?", where.owner),
     ):
         if value is not None:
             terms.append(term)
@@ -165,10 +171,11 @@ def select_variables(db: sqlite3.Connection, run_id: str) -> list[VariableRow] |
     return [VariableRow(name, Raw(value), step_id, seq) for name, value, step_id, seq in rows]
 
 
-def select_unfinished(db: sqlite3.Connection) -> list[str]:
-    """Return the ids of the runs without a seal, oldest first."""
-    rows = db.execute("select run_id from runs where status in (?, ?) order by position", LIVE_STATUSES)
-    return [run_id for (run_id,) in rows]
+def select_unfinished(db: sqlite3.Connection) -> dict[str, str | None]:
+    """Return the owners of the runs without a seal, by the run's id, the oldest first."""
+    return dict(
+        db.execute("select run_id, owner from runs where status in (?, ?) order by position", LIVE_STATUSES)
+    )
 
 
 def select_workflow_of(db: sqlite3.Connection, run_id: str) -> str | None:

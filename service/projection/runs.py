@@ -23,11 +23,16 @@ class _Definition(Struct):
     steps: dict[str, _NamedStep] | list[_NamedStep]
 
 
+class _Trigger(Struct):
+    by: str | None = None
+
+
 class _Start(Struct, rename="camel"):
     workflow_id: str
     workflow_version: int
     definition: _Definition
     variables: dict[str, Raw]
+    trigger: _Trigger
 
 
 class _StepStart(Struct, rename="camel", gc=False):
@@ -92,6 +97,7 @@ class _RunRow(Struct):
     last_seq: int | None = None
     error: bytes | None = None
     hash: str | None = None
+    owner: str | None = None
 
 
 class _StepRow(Struct):
@@ -144,8 +150,9 @@ class RunFold:
 
     def _start(self, run_id: str, start: _Start, timestamp: str, position: int) -> None:
         self._started[run_id] = _RunRow(
-            position, run_id, start.workflow_id, start.workflow_version, "queued", timestamp
-        )
+            position, run_id, start.workflow_id, start.workflow_version, "queued", timestamp,
+            owner=start.trigger.by,
+        )  # fmt: skip
         steps = start.definition.steps
         named = steps.items() if isinstance(steps, dict) else [(step.id, step) for step in steps]
         for place, (step_id, step) in enumerate(named):
@@ -198,7 +205,8 @@ class RunFold:
     def write(self, db: sqlite3.Connection) -> None:
         """Bring the tables up to date, inside the caller's transaction."""
         db.executemany(
-            "insert into runs values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(astuple, self._started.values())
+            "insert into runs values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            map(astuple, self._started.values()),
         )
         db.executemany(
             "update runs set status = 'running' where run_id = ? and status = 'queued'",

@@ -19,7 +19,7 @@ from service.log import Recorded
 from service.projection.runs import RunFold
 from service.projection.workflows import WorkflowFold
 
-VERSION = 1  # raised with every change of what the tables hold: older files are then dropped
+VERSION = 2  # raised with every change of what the tables hold: older files are then dropped
 # Views made from nothing touch the same pages again and again: together these double the speed of that.
 CACHE_KIB = 32 * 1024
 WAL_PAGES = 4_000  # of 4 KiB, then they are moved into the file

@@ -3,10 +3,14 @@
 import json
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
+from service.access import Authentication, KeyFile
+from service.api.credentials import Credentials
 from service.api.gate import Gate, own_authorities
+from service.api.peers import Proxies
 
 
 def raw(server, request: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -198,6 +202,10 @@ async def inside(scope, receive, send):
 
 
 def gate(**options) -> Gate:
+    options = {
+        "credentials": Credentials(Authentication(KeyFile(Path("no.keys"))), ()),
+        "proxies": Proxies(),
+    } | options
     return Gate(inside, authorities=own_authorities("10.0.0.5", 8080), body_bytes_max=100, **options)
 
 

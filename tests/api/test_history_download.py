@@ -10,7 +10,7 @@ from pathlib import Path
 from service.api import api
 from service.log.memory import MemoryLog
 from service.log.sqlite import SqliteLog
-from tests.api.test_history import History, context_of
+from tests.api.test_history import History, context_of, trusting
 from tests.projection.histories import append_frames, guide_frames, long_frames
 from tests.projection.house import projecting
 from tests.server import Server
@@ -72,7 +72,7 @@ async def test_a_client_that_leaves_ends_the_download(tmp_path: Path) -> None:
     }  # fmt: skip
     async with projecting(tmp_path / "views", log) as projections:
         async with asyncio.timeout(10):
-            await api(context_of(log, projections), None)(scope, receive, send)
+            await trusting(api(context_of(log, projections), None))(scope, receive, send)
     assert 5 <= len(parts) < 12  # of about 40
 
 

@@ -7,6 +7,7 @@ import pytest
 from litestar import Litestar, Router
 
 from service.api import PLAIN_ROUTES, PREFIX, ROUTES
+from service.api.operations import OPERATIONS
 
 W = "/api/v2/workflows"
 BODY = {"steps": {"say": {"type": "command", "config": {"command": "echo", "args": ["hi"]}}}}
@@ -98,6 +99,19 @@ def test_every_route_is_described_and_nothing_else(document):
     assert described == routes | {("get", f"{W}/runs/{{runId}}/stream")}
 
 
+def test_what_an_operation_needs_is_what_its_route_asks_for():
+    by_path = {(route_path(route), method): route.opt["right"] for route in (*ROUTES, *PLAIN_ROUTES)
+               for method in route.http_methods}  # fmt: skip
+    for operation in OPERATIONS:
+        place = operation.path.removeprefix(PREFIX), operation.method.upper()
+        assert operation.right == by_path.get(place, "read"), operation.name
+
+
+def route_path(route) -> str:
+    (path,) = route.paths
+    return re.sub(r"_(\w)", lambda found: found[1].upper(), path.replace(":str}", "}"))
+
+
 def test_each_name_is_given_once_and_each_reference_leads_somewhere(document):
     names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
     assert len(names) == len(set(names))
@@ -133,6 +147,14 @@ REQUESTS = [
     ("GET", "/schema", None, 200),
     ("GET", "/schema/asyncapi.json", None, 200),
     ("GET", "/client.js", None, 200),
+    ("GET", "/login", None, 200),
+    ("GET", "/api/v2/session", None, 200),
+    ("DELETE", "/api/v2/session", None, 204),
+    ("POST", "/api/v2/session", {"key": "trk_0"}, 401),
+    ("POST", "/api/v2/session", {}, 400),
+    ("GET", "/api/v2/streams?limit=1", None, 200),
+    ("POST", "/api/v2/stream-tickets", {"runId": "RUN"}, 201),
+    ("POST", "/api/v2/stream-tickets", {"runId": "a b", "x": 1}, 400),
     ("POST", W, {"workflowId": "api", "definition": BODY}, 201),
     ("POST", W, {"workflowId": "api", "definition": BODY}, 200),
     ("POST", W, {"workflowId": "api", "definition": BODY, "name": "x"}, 409),

@@ -117,7 +117,7 @@ async def test_a_shutdown():
     with service() as running:
         await running.write_run(0, sealed=False)
         watching = asyncio.create_task(closed(running.url()))
-        while running.endpoint.watchers == 0:
+        while len(running.endpoint.readers) == 0:
             await asyncio.sleep(0.01)
         running.loop.call_soon_threadsafe(running.closing.set)
         assert (await watching)[0] == 1012
@@ -151,7 +151,7 @@ async def test_no_progress():
         await running.write_run(10_000, size=400)
         with upgrade(running, SO_RCVBUF=4096) as client:
             read_head(client)
-            while running.endpoint.watchers:
+            while len(running.endpoint.readers):
                 await asyncio.sleep(0.02)
             data = await asyncio.to_thread(read_until, client, b"resume with after=")
         assert (4408).to_bytes(2, "big") + b"no progress for 0.8 s; resume with after=" in data

@@ -98,12 +98,12 @@ async def test_who_leaves_while_waiting_is_forgotten(running, accept):
     client = running.connect()
     path = "/api/v2/workflows/runs/left/stream?wait=5m"
     client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n".encode())
-    await until(lambda: running.endpoint.watchers == 1)
+    await until(lambda: len(running.endpoint.readers) == 1)
     client.close()
-    await until(lambda: running.endpoint.watchers == 0)
+    await until(lambda: len(running.endpoint.readers) == 0)
     async with connect(running.url("left", "?wait=5m")):
-        await until(lambda: running.endpoint.watchers == 1)
-    await until(lambda: running.endpoint.watchers == 0)
+        await until(lambda: len(running.endpoint.readers) == 1)
+    await until(lambda: len(running.endpoint.readers) == 0)
 
 
 async def test_a_shutdown_ends_the_waiting():
@@ -112,7 +112,7 @@ async def test_a_shutdown_ends_the_waiting():
             opening = asyncio.create_task(
                 asyncio.to_thread(Body, running, "x", "?wait=5m", "Accept: text/event-stream\r\n")
             )
-            await until(lambda: running.endpoint.watchers == 2)
+            await until(lambda: len(running.endpoint.readers) == 2)
             running.loop.call_soon_threadsafe(running.closing.set)
             with pytest.raises(ConnectionClosed) as closed:
                 await client.recv()

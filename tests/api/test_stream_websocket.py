@@ -244,9 +244,9 @@ async def test_every_client_is_counted_and_none_stays():
                 assert refused.value.response.status_code == 503
                 assert refused.value.response.headers["retry-after"] == "5"
         began = time.monotonic()
-        while running.endpoint.watchers:
+        while len(running.endpoint.readers):
             await asyncio.sleep(0.01)
             assert time.monotonic() - began < 5
-        assert running.endpoint._watchers == {}, "a run that nobody watches must cost nothing"
+        assert running.endpoint.readers.of_run == {}, "a run that nobody watches must cost nothing"
         async with connect(running.url("a")):
-            assert running.endpoint.watchers == 1
+            assert len(running.endpoint.readers) == 1

@@ -3,10 +3,14 @@
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
-from service.api import gate
+from service.access import Authentication, KeyFile
+from service.api import bodies, gate
+from service.api.credentials import Credentials
+from service.api.peers import Proxies
 from service.app import Service, build
 from service.errors import LogUnavailable, NotCaughtUp
 from service.log.memory import MemoryLog
@@ -124,7 +128,7 @@ async def test_a_fault_of_ours_is_a_problem_without_its_details(tmp_path, monkey
 
 
 async def test_a_body_that_does_not_come_is_408(monkeypatch):
-    monkeypatch.setattr(gate, "BODY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(bodies, "BODY_TIMEOUT_S", 0.01)
     sent = []
 
     async def receive():
@@ -137,7 +141,10 @@ async def test_a_body_that_does_not_come_is_408(monkeypatch):
         raise AssertionError("it must not come this far")
 
     headers = [(b"host", b"localhost:1"), (b"content-length", b"5")]
-    door = gate.Gate(app, authorities=["localhost:1"], body_bytes_max=10)
+    open_to_all = Credentials(Authentication(KeyFile(Path("no.keys"))), ())
+    door = gate.Gate(
+        app, authorities=["localhost:1"], credentials=open_to_all, proxies=Proxies(), body_bytes_max=10
+    )
     await door({"type": "http", "method": "POST", "path": "/", "headers": headers}, receive, send)
     answer = Answer(sent)
     assert (answer.status, answer.headers["connection"]) == (408, "close")

@@ -39,6 +39,7 @@ class House:
         self._supervisor = Supervisor(
             log=self._log, repository=self._repository, steps=steps, unfinished=[], position=0,
             runs_max=64, parallel_steps_max=64, parallel_steps_per_run_max=16, events_per_run_max=1_000_000,
+            events_per_s_per_run_max=0,
             env={}, secrets={},
         )  # fmt: skip
         self._background: list[asyncio.Task[None]] = []

@@ -69,7 +69,7 @@ class House:
         self.repository = Repository(log, parse, now_ms=lambda: int(time.time() * 1000))
         self.bounds = {
             "runs_max": 100, "parallel_steps_max": 100, "parallel_steps_per_run_max": 100,
-            "events_per_run_max": 1_000_000, "env": {}, "secrets": {},
+            "events_per_run_max": 1_000_000, "events_per_s_per_run_max": 0, "env": {}, "secrets": {},
         } | bounds  # fmt: skip
 
     def supervisor(self, unfinished: list[str] | None = None) -> Supervisor:

@@ -32,7 +32,7 @@ def test_a_bad_flag_is_not_hidden_by_a_good_variable():
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
 def test_each_setting_is_a_field_and_its_default_is_a_good_value(setting):
     assert hasattr(Settings(), setting.name)
-    if setting.name != "host":
+    if setting.name != "host" and getattr(Settings(), setting.name) is not None:
         assert setting.parse(setting.default) is not None
     assert setting.help.endswith(".")
 
@@ -61,6 +61,10 @@ BAD = [
     ("TAILRACE_ENV", "HOME,a-b", "'a-b' is not the name"),
     ("TAILRACE_ENV", "TAILRACE_SECRET_KEY", "workflows read it as secrets.KEY"),
     ("TAILRACE_DIAGNOSTICS", "xml", "auto, json, console"),
+    ("TAILRACE_BEHIND_PROXY", "proxy.example", "an address or a network"),
+    ("TAILRACE_BEHIND_PROXY", "10.0.0.1/8", "host bits set"),
+    ("TAILRACE_JWT_LEEWAY_S", "301", "seconds from 0 to 300"),
+    ("TAILRACE_MAX_WATCHERS_PER_IP", "-1", "from 0 to"),
     ("TAILRACE_SECRET_A-B", "x", "letters, digits and _"),
 ]
 
@@ -89,11 +93,27 @@ def test_only_named_variables_reach_workflows():
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "tail.example"])
-def test_outside_loopback_the_commands_must_be_named(host):
-    assert "TAILRACE_COMMANDS" in faults({"TAILRACE_HOST": host})
+def test_outside_loopback_everything_has_to_be_decided(host, tmp_path):
+    db = {"TAILRACE_DB": str(tmp_path / "t.db")}
+    found = faults({"TAILRACE_HOST": host, **db})
+    assert found.keys() == {"TAILRACE_COMMANDS", "TAILRACE_HOST", "TAILRACE_TLS_CERT"}
+    assert "tailrace keys create" in found["TAILRACE_HOST"]
+    (tmp_path / "t.db.keys").touch()
+    decided = {"TAILRACE_HOST": host, "TAILRACE_BEHIND_PROXY": "10.0.0.0/8", **db}
+    assert faults(decided).keys() == {"TAILRACE_COMMANDS"}
     for commands, expected in (("*", ("*",)), ("", ()), ("git, /bin/ls", ("git", "/bin/ls"))):
-        settings = Settings.load({"TAILRACE_HOST": host, "TAILRACE_COMMANDS": commands})
+        settings = Settings.load({**decided, "TAILRACE_COMMANDS": commands})
         assert (settings.host, settings.commands) == (host, expected)
+
+
+def test_settings_that_belong_together_are_given_together(tmp_path):
+    there = tmp_path / "x.pem"
+    there.touch()
+    assert faults({"TAILRACE_TLS_CERT": str(there)}).keys() == {"TAILRACE_TLS_KEY"}
+    found = faults({"TAILRACE_JWT_KEY_FILE": str(there)})
+    assert found.keys() == {"TAILRACE_JWT_ISSUER", "TAILRACE_JWT_AUDIENCE"}
+    assert "belong together" in found["TAILRACE_JWT_ISSUER"]
+    assert "cannot be read" in faults({"TAILRACE_TLS_KEY": str(tmp_path / "no.pem")})["TAILRACE_TLS_KEY"]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost"])

@@ -75,6 +75,7 @@ async def test_the_guides_run(log, projections) -> None:
         "lastSeq": 9,
         "error": None,
         "hash": chain.hex(),
+        "startedBy": None,
         "context": {
             "variables": {
                 "apiUrl": "https://jsonplaceholder.typicode.com/posts/1",

@@ -9,6 +9,9 @@ import random
 from typing import Any
 
 from service.api.filters import DEFAULT_TYPES, After, EventFilter
+from service.api.patience import SHUTTING_DOWN
+from service.api.problems import Problem
+from service.api.readers import Readers
 from service.api.stream_live import Crowd, LiveRuns, Watcher
 from service.api.stream_query import StreamQuery
 from service.api.stream_read import open_reading
@@ -22,6 +25,7 @@ from service.wire.parking import PARKING, WOKEN
 EVENTS = 40
 CLIENTS = 6
 TIMESTAMP = "2026-01-02T03:04:05.678Z"
+REVOKED = Problem(401, "The key was revoked.")  # in mid-stream; the client has another one
 FILTERS = (EventFilter(), EventFilter(DEFAULT_TYPES | {"run_complete"}), EventFilter(level="warn"))
 
 
@@ -93,6 +97,7 @@ class Crowds:
         self.chance = chance
         self.log = MemoryLog()
         self.closing = asyncio.Event()
+        self.readers = Readers()
         self.pushed = 0
         self.stops = chance.random() < 0.2
 
@@ -105,10 +110,14 @@ class Crowds:
                 for _ in range(CLIENTS):
                     everyone.create_task(self.watch(self.chance.choice(FILTERS)))
                 if self.stops:
-                    asyncio.get_running_loop().call_later(self.chance.random() * 20, self.closing.set)
+                    asyncio.get_running_loop().call_later(self.chance.random() * 20, self.shut_down)
             assert len(self.live) == 0, "somebody is still parked"
             self.closing.set()
             await serving
+
+    def shut_down(self) -> None:
+        self.closing.set()
+        self.readers.end_all()
 
     async def write(self) -> None:
         await self.append(-1, [RunStart("w", 1, {}, {}, {}, "hash")])
@@ -155,17 +164,22 @@ class Crowds:
 
     async def connect(self, connection: Connection, where: EventFilter, after: int) -> int | None:
         query = StreamQuery(After(after), where)
-        serving = asyncio.ensure_future(
-            stream_over_websocket(
-                connection.scope, connection.receive, connection.send,
-                lambda: open_reading(self.log, "r", query),
-                live=self.live, closing=self.closing, stall_timeout_s=60.0,
-            )
-        )  # fmt: skip
-        if self.chance.random() < 0.4:
-            asyncio.get_running_loop().call_later(self.chance.random() * 8, connection.leave)
-        await serving
-        return connection.closed
+        with self.readers.one("r", "websocket") as reader:
+            if self.closing.is_set():
+                reader.end(SHUTTING_DOWN)
+            if self.chance.random() < 0.1:
+                asyncio.get_running_loop().call_later(self.chance.random() * 8, reader.end, REVOKED)
+            serving = asyncio.ensure_future(
+                stream_over_websocket(
+                    connection.scope, connection.receive, connection.send,
+                    lambda: open_reading(self.log, "r", query),
+                    live=self.live, reader=reader, stall_timeout_s=60.0,
+                )
+            )  # fmt: skip
+            if self.chance.random() < 0.4:
+                asyncio.get_running_loop().call_later(self.chance.random() * 8, connection.leave)
+            await serving
+        return None if connection.closed == REVOKED.close_code else connection.closed
 
     @staticmethod
     def seq_of(data: bytes) -> int:

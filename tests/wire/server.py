@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from service.api.stream import StreamEndpoint
+from service.api.stream import StreamBounds, StreamEndpoint
+from service.api.stream_http import KEEPALIVE_INTERVAL_S
 from service.domain.events import STEP_TYPES, RunComplete, RunStart, StepLog, encode_run_event
 from service.log import APPEND_BYTES_MAX, NewEvent
 from service.log.memory import MemoryLog
@@ -34,10 +35,12 @@ class Service:
 
     def __init__(self, *, preframed: bool = True, log=None, **options) -> None:
         self.log = log or MemoryLog()
-        self.options = {"watchers_max": 100, "watchers_per_run_max": 50, "stall_timeout_s": 60.0} | {
-            name: options.pop(name)
-            for name in list(options)
-            if name in {"watchers_max", "watchers_per_run_max", "stall_timeout_s", "keepalive_interval_s"}
+        bounds = {name: options.pop(name) for name in list(options) if name in StreamBounds.__struct_fields__}
+        self.options = {
+            "bounds": StreamBounds(**{"watchers_max": 100, "watchers_per_run_max": 50} | bounds)
+        } | {
+            name: options.pop(name, default)
+            for name, default in (("stall_timeout_s", 60.0), ("keepalive_interval_s", KEEPALIVE_INTERVAL_S))
         }
         self.config = uvicorn.Config(
             self.app,

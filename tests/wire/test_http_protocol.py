@@ -118,9 +118,9 @@ async def test_a_stream_with_requests_behind_it_ends_when_its_client_leaves(runn
     with running.connect() as client:
         client.sendall(EVENTS.replace(b"/r/", b"/behind/") + ECHO + b"\r\n")
         read_head(client)
-        assert running.endpoint.watchers
+        assert len(running.endpoint.readers)
     began = time.monotonic()
-    while running.endpoint.watchers:
+    while len(running.endpoint.readers):
         await asyncio.sleep(0.02)
         assert time.monotonic() - began < 5
 
@@ -147,7 +147,7 @@ async def test_a_stuck_reader_of_events_is_cut_off_and_its_bytes_are_bounded(loo
             (connection,) = running.server.server_state.connections
             began = time.monotonic()
             most = 0
-            while running.endpoint.watchers:
+            while len(running.endpoint.readers):
                 most = max(most, connection.outgoing.unsent())
                 await asyncio.sleep(0.01)
                 assert time.monotonic() - began < 5
@@ -166,7 +166,7 @@ async def test_a_client_that_leaves_leaves_nothing_behind(loop):
             read_head(client)
             client.close()
         began = time.monotonic()
-        while running.endpoint.watchers:
+        while len(running.endpoint.readers):
             await asyncio.sleep(0.02)
             assert time.monotonic() - began < 5
         busy = await running.do(cpu_ns_of(0.5))

@@ -228,7 +228,7 @@ async def test_a_stuck_reader_is_closed_4408_and_a_healthy_one_gets_everything(l
                 got = [m.encode() async for m in healthy]
             assert got == await running.stored()
             began = time.monotonic()
-            while running.endpoint.watchers:
+            while len(running.endpoint.readers):
                 await asyncio.sleep(0.02)
                 assert time.monotonic() - began < 5
             frames, close = heard(stuck)  # it reads at last, before it is cut off

@@ -1,0 +1,138 @@
+"""Who reads a stream at present, and how each of them is told to stop."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from time import monotonic
+from typing import Protocol
+
+from service.access import EVERYTHING, Authentication, Grant
+from service.api.patience import SHUTTING_DOWN
+from service.api.problems import Problem, problem_of
+from service.errors import Forbidden, Unauthenticated
+from service.wire.slim import Flag
+
+RECHECK_INTERVAL_S = 15.0  # a right that was taken away ends a stream within this time
+CHECKS_PER_TURN = 500
+
+
+class Placed(Protocol):
+    """Something that knows behind which seq its client goes on."""
+
+    after: int
+
+
+class Stop(Flag):
+    """Is set once a stream has to end before its run; ``problem`` says why."""
+
+    __slots__ = ("problem",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.problem: Problem | None = None
+
+    def because(self, problem: Problem) -> None:
+        """End it for this reason, unless it has one already."""
+        if self.problem is None:
+            self.problem = problem
+            self.set()
+
+    async def reason(self) -> Problem:
+        """Return why, once it is set."""
+        await self.wait()
+        assert self.problem is not None
+        return self.problem
+
+
+class Reader:
+    """One stream. ``place`` is None until it has begun.
+
+    ``wake``, while others push to it what is new, sends it back to read by itself.
+    """
+
+    __slots__ = ("address", "began_at", "form", "grant", "id", "place", "run_id", "stop", "wake")
+
+    def __init__(self, id_: int, run_id: str, form: str, grant: Grant, address: str) -> None:
+        self.id = id_
+        self.run_id = run_id
+        self.form = form
+        self.grant = grant
+        self.address = address
+        self.began_at = monotonic()
+        self.place: Placed | None = None
+        self.stop = Stop()
+        self.wake: Callable[[], None] | None = None
+
+    @property
+    def parked(self) -> bool:
+        """Tell whether others push to it what is new."""
+        return self.wake is not None
+
+    def end(self, problem: Problem) -> None:
+        """Make the stream end because of ``problem``."""
+        self.stop.because(problem)
+        if self.wake is not None:
+            self.wake()
+
+
+class Readers:
+    """All streams that are open, and how many each run, user and address has."""
+
+    def __init__(self) -> None:
+        self.of_run: Counter[str] = Counter()
+        self.of_user: Counter[str] = Counter()
+        self.of_address: Counter[str] = Counter()
+        self._ids = count(1)
+        self._open: dict[int, Reader] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[Reader]:
+        return iter(list(self._open.values()))
+
+    @contextmanager
+    def one(
+        self, run_id: str, form: str, *, grant: Grant = EVERYTHING, address: str = ""
+    ) -> Iterator[Reader]:
+        """Count a reader while the context lasts."""
+        reader = Reader(next(self._ids), run_id, form, grant, address)
+        self._open[reader.id] = reader
+        counted = ((self.of_run, run_id), (self.of_user, grant.name), (self.of_address, address))
+        for counter, key in counted:
+            counter[key] += 1
+        try:
+            yield reader
+        finally:
+            del self._open[reader.id]
+            for counter, key in counted:
+                counter[key] -= 1
+                if not counter[key]:
+                    del counter[key]
+
+    def end_all(self) -> None:
+        """End every stream, because the service does."""
+        for reader in self:
+            reader.end(SHUTTING_DOWN)
+
+    async def recheck(self, authentication: Authentication) -> None:
+        """End the streams of those who may not read them any more, every RECHECK_INTERVAL_S, for ever."""
+        while True:
+            await asyncio.sleep(RECHECK_INTERVAL_S)
+            for index, reader in enumerate(self):
+                if index % CHECKS_PER_TURN == CHECKS_PER_TURN - 1:
+                    await asyncio.sleep(0)
+                if (problem := _refusal(reader, authentication)) is not None:
+                    reader.end(problem)
+
+
+def _refusal(reader: Reader, authentication: Authentication) -> Problem | None:
+    try:
+        grant = authentication.renewed(reader.grant)
+        # What made the run visible may have been the right to see everybody's.
+        kept = grant.may("read") and (grant.sees_all or not reader.grant.sees_all)
+    except Unauthenticated as error:
+        return problem_of(error)
+    return None if kept else problem_of(Forbidden("The right to read was taken away.", right="read"))

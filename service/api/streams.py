@@ -1,0 +1,77 @@
+"""The route of open streams: who reads what, and how far behind."""
+
+from time import monotonic
+
+from litestar import Response, get
+from msgspec import Struct
+
+from service.api.context import context_of
+from service.api.filters import as_cursor
+from service.api.readers import Reader
+from service.api.requests import LIMIT_DEFAULT, AnyRequest, answer, as_id, as_limit, read_query
+from service.api.rights import caller, needs
+from service.log import Log
+
+
+class StreamRow(Struct, frozen=True, rename="camel"):
+    """An open stream. ``open_for`` in ms; ``lag``: events behind the run's newest.
+
+    ``phase``: ``opening`` until the run exists and has been found, ``replaying`` what is stored, ``live``.
+    ``after``: behind which seq the client goes on (None: before the first).
+    """
+
+    id: int
+    run_id: str
+    user: str
+    address: str
+    form: str
+    phase: str
+    after: int | None
+    last_seq: int | None
+    lag: int | None
+    open_for: int
+
+
+class StreamPage(Struct, frozen=True, rename="camel"):
+    """Open streams, the oldest first; ``total`` counts all that the caller may see."""
+
+    data: list[StreamRow]
+    total: int
+    limit: int
+    next_cursor: int | None
+
+
+@get("/streams", opt=needs("read"))
+async def list_streams(request: AnyRequest) -> Response[bytes]:
+    """List the streams that are open now: one's own, or all of them for an admin."""
+    query = read_query(request, limit=as_limit, cursor=as_cursor, runId=as_id)
+    context, grant, run_id = context_of(request), caller(request), query.get("runId")
+    limit = query.get("limit", LIMIT_DEFAULT)
+    visible = [
+        reader
+        for reader in context.readers
+        if (grant.sees_all or reader.grant.name == grant.name) and run_id in {None, reader.run_id}
+    ]
+    following = [reader for reader in visible if reader.id > query.get("cursor", 0)]
+    rows = [await _row(context.log, reader) for reader in following[:limit]]
+    cursor = rows[-1].id if len(following) > limit else None
+    return answer(StreamPage(rows, len(visible), limit, cursor), headers={"cache-control": "no-store"})
+
+
+async def _row(log: Log, reader: Reader) -> StreamRow:
+    head = await log.wait(f"run/{reader.run_id}", after=-2)
+    after = None if reader.place is None else reader.place.after
+    lag = None if after is None else max(0, head - after)
+    phase = "opening" if lag is None else "live" if reader.parked or lag == 0 else "replaying"
+    return StreamRow(
+        id=reader.id,
+        run_id=reader.run_id,
+        user=reader.grant.name,
+        address=reader.address,
+        form=reader.form,
+        phase=phase,
+        after=after if after is None or after >= 0 else None,
+        last_seq=head if head >= 0 else None,
+        lag=lag,
+        open_for=int((monotonic() - reader.began_at) * 1000),
+    )

@@ -1,0 +1,363 @@
+"""Who may do what, on the real service: every route, every kind of credential, HTTP and WebSocket, and tricks."""
+
+import base64
+import http.client
+import json
+import time
+from contextlib import suppress
+from urllib.parse import quote
+
+import jwt
+import pytest
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.sync.client import connect
+
+from service.api import PLAIN_ROUTES, PREFIX, ROUTES, public_paths
+from service.api.operations import OPERATIONS
+from tests.server import Server
+
+W = "/api/v2/workflows"
+BODY = {"steps": {"a": {"type": "wait", "config": {"duration": 1}}}}
+LONG = {"steps": {"a": {"type": "wait", "config": {"duration": "10m"}}}}
+SECRET = "a shared secret of the identity provider"
+JWT = {"TAILRACE_JWT_ISSUER": "https://id.example", "TAILRACE_JWT_AUDIENCE": "tailrace"}
+
+
+def token(name: str, scope: str = "read run", lifetime_s: float = 600) -> str:
+    claims = {"iss": "https://id.example", "aud": "tailrace", "sub": name, "scope": scope}
+    return jwt.encode(claims | {"exp": time.time() + lifetime_s}, SECRET, "HS256")
+
+
+class House:
+    """A service with keys and an identity provider; ``ann`` has a finished run and one that goes on."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.keys = {
+            "admin": server.create_key("root", "admin"),
+            "ann": server.create_key("ann", "read,run"),
+            "bob": server.create_key("bob", "read,run"),
+            "reader": server.create_key("ann", "read"),
+            "writer": server.create_key("writer", "write"),
+            "metrics": server.create_key("metrics", "metrics"),
+            "revoked": server.create_key("ann", "admin"),
+        }
+        server.revoke_keys(self.keys["revoked"])
+
+    def prepare(self) -> None:
+        self.server.key = self.keys["admin"]
+        self.server.create("short", BODY)
+        self.server.create("long", LONG)
+        self.server.key = self.keys["ann"]
+        self.run = self.server.execute("short")
+        self.server.finished(self.run)
+        self.going = self.server.execute("long")
+        self.server.key = None
+
+    def ask(self, method: str, path: str, who: str | None, body=None, **headers: str):
+        if who is not None:
+            headers["authorization"] = f"Bearer {self.keys.get(who, who)}"
+        return self.server.request(method, path, body, headers)
+
+    def socket(self, path: str, who: str | None = None, **options):
+        """Return the close code, or the HTTP status that refused it."""
+        headers = {} if who is None else {"Authorization": f"Bearer {self.keys.get(who, who)}"}
+        try:
+            with connect(self.server.ws_url + path, additional_headers=headers, **options) as client:
+                with suppress(ConnectionClosedError):
+                    for _ in client:
+                        pass
+                return client.close_code
+        except InvalidStatus as error:
+            return error.response.status_code
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("access")
+    (directory / "jwt").write_text(SECRET)
+    server = Server(directory, TAILRACE_JWT_KEY_FILE=directory / "jwt", TAILRACE_DRAIN_TIMEOUT_S=0, **JWT)
+    house = House(server)
+    with server:
+        house.prepare()
+        yield house
+
+
+def paths(house: House):
+    """Yield each operation with an address that exists."""
+    for operation in OPERATIONS:
+        path = operation.path.replace("{workflowId}", "short").replace("{runId}", house.run)
+        yield operation, path
+
+
+BODIES = {
+    "create_workflow": {"workflowId": "x", "definition": BODY},
+    "validate_workflow": BODY,
+    "replace_workflow": {"definition": BODY},
+    "issue_ticket": {"runId": "r"},
+    "log_in": {"key": "trk_nobody"},
+}
+WORTH_NOTHING = [
+    None,
+    "revoked",
+    "trk_0000000000000000_" + "A" * 43,
+    "nonsense",
+    token("ann", lifetime_s=-60),
+    jwt.encode({"sub": "ann", "scope": "admin"}, SECRET, "HS256"),
+    jwt.encode({"sub": "ann", "scope": "admin"}, None, "none"),
+]
+
+
+@pytest.mark.parametrize("who", WORTH_NOTHING)
+def test_without_a_credential_that_is_worth_something_only_public_routes_answer(house, who):
+    for operation, path in paths(house):
+        answer = house.ask(operation.method.upper(), path, who, BODIES.get(operation.name))
+        if operation.right == "public" and operation.name != "log_in":
+            assert answer.status == 200, (operation.name, answer)
+            continue
+        assert answer.status == 401, (operation.name, answer)
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert house.socket(f"{W}/runs/{house.run}/stream", who) == 401
+    assert house.socket(f"{W}/runs/{house.run}/stream?errors=close", who) == 4401
+
+
+def test_a_right_is_needed_and_named(house):
+    may = {
+        "admin": {"read", "run", "write", "metrics"}, "reader": {"read"}, "writer": {"write"},
+        "metrics": {"metrics"}, token("ann", "run"): {"run"}, token("ann", ""): set(),
+    }  # fmt: skip
+    for who, rights in may.items():
+        for operation, path in paths(house):
+            if operation.right in {"public", "any"} or operation.name in {"delete_workflow", "cancel"}:
+                continue
+            answer = house.ask(operation.method.upper(), path, who, BODIES.get(operation.name))
+            if operation.right in rights:
+                known = operation.name == "audit" and who != "admin"
+                assert answer.status < 400 or (known and answer.status == 403), (who, operation.name, answer)
+            else:
+                assert (answer.status, answer.json["right"]) == (403, operation.right), (who, operation.name)
+                assert 'error="insufficient_scope"' in answer.headers["www-authenticate"]
+        expected = 1000 if "read" in rights else 403
+        assert house.socket(f"{W}/runs/{house.run}/stream", who) == expected, who
+
+
+OF_A_RUN = [
+    ("GET", ""), ("GET", "/steps"), ("GET", "/variables"), ("GET", "/events"), ("GET", "/logs"),
+    ("GET", "/events?after=999"), ("GET", "/stream"), ("GET", "/stream?after=999"), ("POST", "/cancel"),
+]  # fmt: skip
+
+
+def test_a_run_of_somebody_else_is_not_there(house):
+    for method, rest in OF_A_RUN:
+        theirs = house.ask(method, f"{W}/runs/{house.run}{rest}", "bob")
+        nobodys = house.ask(method, f"{W}/runs/nobody{rest}", "bob")
+        assert theirs.status == nobodys.status == 404, (rest, theirs)
+        assert theirs.json["detail"].replace(house.run, "") == nobodys.json["detail"].replace("nobody", "")
+        mine = house.ask(method, f"{W}/runs/{house.run}{rest}", "reader" if method == "GET" else "ann")
+        assert mine.status in {200, 409}, (rest, mine)
+    assert house.socket(f"{W}/runs/{house.run}/stream", "bob") == 404
+    assert house.socket(f"{W}/runs/{house.run}/stream?wait=100", "bob") == 4404
+    assert house.socket(f"{W}/runs/{house.run}/stream", "ann") == 1000
+    assert house.socket(f"{W}/runs/{house.run}/stream", token("ann")) == 1000, "the same person"
+
+
+def test_lists_hold_one_s_own(house):
+    theirs = house.ask("GET", f"{W}/runs", "bob").json["data"]
+    mine = house.ask("GET", f"{W}/runs", "ann").json["data"]
+    everybodys = house.ask("GET", f"{W}/runs", "admin").json["data"]
+    assert theirs == []
+    assert {run["runId"] for run in mine} >= {house.run, house.going}
+    assert {run["startedBy"] for run in everybodys} >= {"ann"}
+    assert house.ask("GET", f"{W}/short/runs", "bob").json["data"] == []
+    assert house.ask("GET", "/api/v2/events", "ann").status == 403
+    assert house.ask("GET", f"/api/v2/events?runId={house.run}", "bob").status == 404
+    assert house.ask("GET", f"/api/v2/events?runId={house.run}", "ann").json["data"]
+
+
+def test_a_run_id_that_somebody_else_chose_is_taken(house):
+    body = {"runId": "chosen"}
+    assert house.ask("POST", f"{W}/short/execute", "ann", body).status == 202
+    assert house.ask("POST", f"{W}/short/execute", "ann", body).status == 202
+    assert house.ask("POST", f"{W}/short/execute", "bob", body).status == 409
+    mine = house.ask("POST", f"{W}/short/execute", "ann", **{"idempotency-key": "k"}).json["runId"]
+    theirs = house.ask("POST", f"{W}/short/execute", "bob", **{"idempotency-key": "k"}).json["runId"]
+    assert mine != theirs
+
+
+def test_the_log_says_who_did_what(house):
+    house.ask("POST", f"{W}/runs/{house.going}/cancel", "ann")
+    house.server.key = house.keys["admin"]
+    house.server.finished(house.going)
+    house.server.key = None
+    events = house.ask("GET", "/api/v2/events?include=control&limit=1000", "admin").json["data"]
+    said = {(event["type"], by_of(event["payload"])) for event in events}
+    assert {
+        ("workflow_created", "root"), ("run_start", "ann"), ("cancel_requested", "ann"),
+        ("run_complete", "ann"),
+    } <= said  # fmt: skip
+    house.going = house.ask("POST", f"{W}/long/execute", "ann").json["runId"]
+
+
+def by_of(payload):
+    return payload.get("by") or payload.get("trigger", {}).get("by")
+
+
+TRICKS = [
+    "//{}", "/./{}", "/x/../{}", "/%2e/{}", "/x/%2e%2e/{}", "/{}/", "/{}//", "/{}%00", "/{}%20", "/{};x=1",
+    "/{}?x=/health", "/health/../{}", "/health/%2e%2e/{}", "/health%2f..%2f{}", "/schema/..;/{}",
+    "/login/../{}", "/{}#/health", "/%61pi/v2/../..//health/../{}", "/HEALTH/../{}", "http://x/health/../{}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_no_spelling_of_a_path_gets_past_the_gate(house, trick):
+    for target in (
+        "api/v2/workflows",
+        f"api/v2/workflows/runs/{house.run}",
+        "api/v2/events",
+        "api/v2/streams",
+    ):
+        for spelled in (trick.format(target), trick.format(quote(target, safe="").lower())):
+            connection = http.client.HTTPConnection("127.0.0.1", house.server.port, timeout=10)
+            try:
+                connection.putrequest("GET", spelled, skip_host=False, skip_accept_encoding=True)
+                connection.endheaders()
+                answer = connection.getresponse()
+                body = answer.read()
+            finally:
+                connection.close()
+            assert answer.status in {400, 401, 404, 421}, (spelled, answer.status, body)
+            assert house.run.encode() not in body.replace(spelled.encode(), b"")
+
+
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PATCH", "TRACE", "PROPFIND", "get", "GET /health"])
+def test_no_method_gets_past_the_gate(house, method):
+    connection = http.client.HTTPConnection("127.0.0.1", house.server.port, timeout=10)
+    connection._method = method
+    try:
+        connection.sock = None
+        connection.connect()
+        connection.sock.sendall(
+            f"{method} {W} HTTP/1.1\r\nHost: 127.0.0.1:{house.server.port}\r\nConnection: close\r\n\r\n".encode()
+        )
+        first = connection.sock.makefile("rb").readline()
+    finally:
+        connection.close()
+    assert int(first.split()[1]) in {400, 401, 404, 405}, first
+
+
+HEADERS = [
+    {"authorization": ""}, {"authorization": "Bearer"}, {"authorization": "Bearer "}, {"authorization": "Basic {b}"},
+    {"authorization": "Token {k}"}, {"authorization": "Bearer {k}, Bearer {k}"}, {"authorization": "{k}"},
+    {"authorization": "Bearer {k} x"}, {"x-authorization": "Bearer {k}"}, {"proxy-authorization": "Bearer {k}"},
+    {"cookie": "tailrace_session={k}"}, {"cookie": "tailrace_session={s}; tailrace_session={s}"},
+    {"cookie": "__Host-tailrace_session={s}"}, {"x-forwarded-for": "127.0.0.1"}, {"x-original-url": "/health"},
+    {"x-rewrite-url": "/health"}, {"x-http-method-override": "GET"}, {"x-forwarded-user": "root"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("headers", HEADERS, ids=lambda headers: json.dumps(headers))
+def test_no_other_header_is_a_credential(house, headers):
+    key = house.keys["admin"]
+    session = logged_in(house, "admin").partition("=")[2]
+    basic = base64.b64encode(f"root:{key}".encode()).decode()
+    filled = {name: value.format(k=key, s=session, b=basic) for name, value in headers.items()}
+    assert house.ask("GET", W, None, **filled).status == 401
+
+
+def test_a_key_in_the_address_is_refused_and_in_no_line_of_diagnostics(house):
+    key = house.keys["admin"]
+    for name in ("key", "token", "access_token", "authorization"):
+        assert house.ask("GET", f"{W}?{name}={key}", None).status == 401
+        assert house.ask("GET", f"{W}?{name}={key}", "admin").status == 400
+        assert house.socket(f"{W}/runs/{house.run}/stream?{name}={key}") == 401
+    text = house.server.diagnostics.read_text()
+    assert '"status": 401' in text
+    for secret in (*house.keys.values(), SECRET):
+        assert secret not in text
+        assert secret.rpartition("_")[2] not in text
+
+
+def logged_in(house: House, who: str) -> str:
+    answer = house.ask("POST", "/api/v2/session", None, {"key": house.keys.get(who, who)})
+    assert answer.status == 200, answer
+    cookie, *attributes = answer.headers["set-cookie"].split("; ")
+    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(attributes)
+    return cookie
+
+
+def test_a_session_is_worth_the_key_until_it_is_ended(house):
+    cookie = logged_in(house, "reader")
+    who = house.ask("GET", "/api/v2/session", None, cookie=cookie).json
+    assert (who["name"], who["rights"]) == ("ann", ["read"])
+    assert house.ask("GET", f"{W}/runs/{house.run}", None, cookie=cookie).status == 200
+    assert house.ask("POST", f"{W}/short/execute", None, cookie=cookie).status == 403
+    with connect(
+        f"{house.server.ws_url}{W}/runs/{house.run}/stream", additional_headers={"Cookie": cookie}
+    ) as ws:
+        assert [json.loads(message)["type"] for message in ws][-1] == "step_complete"
+    ended = house.ask("DELETE", "/api/v2/session", None, cookie=cookie)
+    assert ended.status == 204
+    assert "Max-Age=0" in ended.headers["set-cookie"]
+    assert house.ask("GET", f"{W}/runs/{house.run}", None, cookie=cookie).status == 401, "everywhere"
+
+
+def test_a_session_of_a_token_ends_with_the_token(house):
+    answer = house.ask("POST", "/api/v2/session", None, {"key": token("cid", "read", 100)})
+    lifetime = next(each for each in answer.headers["set-cookie"].split("; ") if each.startswith("Max-Age"))
+    assert 90 <= int(lifetime.partition("=")[2]) <= 111
+
+
+def test_a_page_of_another_origin_cannot_use_a_session(house):
+    cookie = logged_in(house, "admin")
+    for origin in ("https://evil.example", "null", f"http://127.0.0.1.evil.example:{house.server.port}"):
+        assert house.ask("DELETE", f"{W}/short", None, cookie=cookie, origin=origin).status == 403
+
+
+def test_a_ticket_opens_one_stream_of_its_run_once(house):
+    def ticket() -> list[str]:
+        answer = house.ask("POST", "/api/v2/stream-tickets", "reader", {"runId": house.run})
+        assert answer.status == 201, answer
+        return answer.json["protocols"]
+
+    stream = f"{W}/runs/{house.run}/stream"
+    protocols = ticket()
+    with connect(house.server.ws_url + stream, subprotocols=protocols) as client:
+        assert client.subprotocol == "tailrace.v2", "the ticket is not echoed"
+        assert len(list(client)) == 3
+    assert house.socket(stream, subprotocols=protocols) == 401, "used"
+    protocols = ticket()
+    assert house.socket(f"{W}/runs/{house.going}/stream", subprotocols=protocols) == 401, "another run"
+    assert house.socket(stream, subprotocols=protocols) == 401, "used up by trying"
+    assert house.socket(stream, subprotocols=[*ticket(), ticket()[1]]) == 401, "two of them"
+    answer = house.ask("GET", stream, None, **{"sec-websocket-protocol": ", ".join(ticket())})
+    assert answer.status == 401, "only for a WebSocket"
+    assert house.ask("POST", "/api/v2/stream-tickets", "writer", {"runId": house.run}).status == 403
+
+
+def test_a_ticket_of_a_key_that_was_revoked_is_worth_nothing(house):
+    key = house.server.create_key("ann", "read")
+    protocols = house.ask("POST", "/api/v2/stream-tickets", key, {"runId": house.run}).json["protocols"]
+    house.server.revoke_keys(key)
+    assert house.socket(f"{W}/runs/{house.run}/stream", subprotocols=protocols) == 401
+    assert house.ask("GET", W, key).status == 401
+
+
+def test_every_route_says_what_it_needs():
+    assert [route for route in (*ROUTES, *PLAIN_ROUTES) if "right" not in route.opt] == []
+    assert public_paths() == {
+        ("GET", "/health"), ("GET", "/ready"), ("GET", "/schema"), ("GET", "/schema/openapi.json"),
+        ("GET", "/schema/asyncapi.json"), ("GET", "/client.js"), ("GET", "/login"),
+        ("POST", f"{PREFIX}/session"),
+    }  # fmt: skip
+
+
+def test_the_login_page_runs_its_own_script_only(house):
+    answer = house.ask("GET", "/login", None)
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert policy.count("'sha256-") == 2
+    assert b"http" not in answer.body.replace(b"http-equiv", b"")

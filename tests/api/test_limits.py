@@ -1,0 +1,161 @@
+"""Limits, each at its edge: over it 429 with Retry-After, or 4429, and nobody else notices."""
+
+from contextlib import ExitStack
+
+import pytest
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.sync.client import connect
+
+from tests.server import Server
+
+W = "/api/v2/workflows"
+LONG = {"steps": {"a": {"type": "wait", "config": {"duration": "10m"}}}}
+SHORT = {"steps": {"a": {"type": "wait", "config": {"duration": 1}}}}
+
+
+@pytest.fixture
+def house(tmp_path):
+    """Return a function that starts a service with limits, behind a proxy, with keys of ann, bob and root."""
+    with ExitStack() as stack:
+
+        def start(**limits: int) -> Server:
+            server = Server(
+                tmp_path, TAILRACE_BEHIND_PROXY="127.0.0.0/8", TAILRACE_DRAIN_TIMEOUT_S=0,
+                **{f"TAILRACE_{name.upper()}": value for name, value in limits.items()},
+            )  # fmt: skip
+            server.keys = {name: server.create_key(name, rights) for name, rights in
+                           (("ann", "read,run"), ("bob", "read,run"), ("root", "admin"))}  # fmt: skip
+            stack.enter_context(server)
+            server.key = server.keys["root"]
+            server.create("long", LONG)
+            server.create("short", SHORT)
+            return server
+
+        yield start
+
+
+def watch(server: Server, run_id: str, who: str = "root", address: str = "192.0.2.1", query: str = ""):
+    headers = {"Authorization": f"Bearer {server.keys[who]}", "X-Forwarded-For": address}
+    return connect(f"{server.ws_url}{W}/runs/{run_id}/stream{query}", additional_headers=headers)
+
+
+def refused(server: Server, run_id: str, who: str = "root", address: str = "192.0.2.1") -> int:
+    """Return the seconds after which to try again."""
+    with pytest.raises(InvalidStatus) as caught:
+        watch(server, run_id, who, address)
+    response = caught.value.response
+    assert response.status_code == 429
+    with (
+        pytest.raises(ConnectionClosedError) as closed,
+        watch(server, run_id, who, address, "?errors=close") as ws,
+    ):
+        ws.recv()
+    assert closed.value.rcvd.code == 4429
+    answer = server.get(
+        f"{W}/runs/{run_id}/stream",
+        authorization=f"Bearer {server.keys[who]}",
+        **{"x-forwarded-for": address},
+    )
+    assert (answer.status, answer.json["title"]) == (429, "Too Many Requests")
+    return int(response.headers["retry-after"])
+
+
+def execute(server: Server, who: str, workflow: str = "long"):
+    return server.post(f"{W}/{workflow}/execute", authorization=f"Bearer {server.keys[who]}")
+
+
+def test_streams_of_one_user(house):
+    server = house(max_watchers_per_user=2)
+    run_id = execute(server, "ann").json["runId"]
+    with watch(server, run_id, "ann"), watch(server, run_id, "ann", "192.0.2.2"):
+        assert refused(server, run_id, "ann", "192.0.2.3") == 5
+        with watch(server, run_id, "root"):
+            pass
+    with watch(server, run_id, "ann"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("first", "same", "other"),
+    [("192.0.2.1", "192.0.2.1", "192.0.2.2"), ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", "2001:db8:1:3::1")],
+)
+def test_streams_of_one_address(house, first, same, other):
+    server = house(max_watchers_per_ip=1)
+    run_id = execute(server, "ann").json["runId"]
+    with watch(server, run_id, "ann", first):
+        assert refused(server, run_id, "root", same) == 5
+        with watch(server, run_id, "ann", other):
+            pass
+        with watch(server, run_id, "ann", "127.0.0.1"), watch(server, run_id, "ann", "::1"):
+            pass
+
+
+def test_how_fast_streams_are_begun(house):
+    server = house(max_stream_starts_per_minute=3)
+    run_id = execute(server, "ann").json["runId"]
+    for number in range(3):
+        with watch(server, run_id, "ann", f"192.0.2.{number}"):
+            pass
+    assert 1 <= refused(server, run_id, "ann", "192.0.2.9") <= 20
+    with watch(server, run_id, "root", "192.0.2.9"):
+        pass
+
+
+def test_how_fast_runs_are_started(house):
+    server = house(max_executes_per_minute=2)
+    assert [execute(server, "ann", "short").status for _ in range(3)] == [202, 202, 429]
+    answer = execute(server, "ann", "short")
+    assert 1 <= int(answer.headers["retry-after"]) <= 30
+    assert execute(server, "bob", "short").status == 202
+
+
+def test_unfinished_runs_of_one_user_and_of_all(house):
+    server = house(max_unfinished_runs_per_user=2, max_unfinished_runs=3)
+    first, second = (execute(server, "ann").json["runId"] for _ in range(2))
+    assert execute(server, "ann").status == 429
+    again = server.post(f"{W}/long/execute", {"runId": first}, authorization=f"Bearer {server.keys['ann']}")
+    assert again.status == 202, "a request that is repeated is none more"
+    assert execute(server, "bob").status == 202
+    answer = execute(server, "bob")
+    assert (answer.status, answer.headers["retry-after"]) == (429, "5")
+    assert len(server.get(f"{W}/runs").json["data"]) == 3, "what was refused is not there"
+    server.post(f"{W}/runs/{second}/cancel")
+    server.finished(second)
+    deadline_tries = 200
+    while execute(server, "ann").status == 429:
+        deadline_tries -= 1
+        assert deadline_tries
+    assert execute(server, "ann").status == 429
+
+
+def test_unfinished_runs_are_counted_again_after_a_restart(house):
+    server = house(max_unfinished_runs_per_user=2)
+    for _ in range(2):
+        execute(server, "ann")
+    server.restart()
+    assert execute(server, "ann").status == 429
+    assert execute(server, "bob").status == 202
+
+
+def test_short_runs_without_end_are_never_too_many(house):
+    server = house(max_unfinished_runs_per_user=50)
+    for _ in range(30):
+        for answer in [execute(server, "ann", "short") for _ in range(5)]:
+            assert answer.status == 202
+            server.finished(answer.json["runId"])
+
+
+def test_events_of_one_run_a_second(house):
+    server = house(max_events_per_s_per_run=200)
+    said = "i=0; while [ $i -lt 1000 ]; do echo $i; i=$((i+1)); done"
+    server.create(
+        "talks", {"steps": {"a": {"type": "command", "config": {"command": "sh", "args": ["-c", said]}}}}
+    )
+    quick = server.execute("short")
+    run = server.finished(server.execute("talks"), 60)
+    assert run["status"] == "success"
+    assert run["duration"] >= 3_000, "a second's worth at once, then 200 a second"
+    assert server.finished(quick)["duration"] < 3_000
+    events = server.get(f"{W}/runs/{run['runId']}/logs?limit=1000&stepId=a").json["data"]
+    lines = [event["payload"]["message"] for event in events if event["payload"]["message"].isdigit()]
+    assert lines == [str(number) for number in range(len(lines))], "none is lost"
