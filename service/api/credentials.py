@@ -50,7 +50,7 @@ class Credentials:
         run_id = streamed_run(scope) if scope["type"] == "websocket" else None
         if run_id is not None and (ticket := _ticket(scope)) is not None:
             return self.authentication.redeem(ticket, run_id)
-        session = _cookie(scope)
+        session = _cookie(scope) if _of_our_own_pages(scope) else None
         if session is None:
             raise Unauthenticated(_NONE_GIVEN)
         return self.authentication.session(session)
@@ -76,6 +76,17 @@ def _bearer(value: str | None) -> str:
 def _ticket(scope: Scope) -> str | None:
     offered = [each for each in scope.get("subprotocols") or () if each.startswith(TICKET_PREFIX)]
     return offered[0].removeprefix(TICKET_PREFIX) if len(offered) == 1 else None
+
+
+def _of_our_own_pages(scope: Scope) -> bool:
+    """Tell whether nothing says that a page of another origin asks: those are to show a key or a ticket.
+
+    SameSite keeps other sites from using a session, but a site is all ports, and all hosts of a domain.
+    """
+    if only(scope, b"sec-fetch-site") not in {None, "same-origin", "none"}:
+        return False
+    origin = only(scope, b"origin")
+    return origin is None or origin.lower().partition("://")[2] == (only(scope, b"host") or "").lower()
 
 
 def _cookie(scope: Scope) -> str | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Coroutine
@@ -16,6 +17,7 @@ from service.client import Client, segment
 
 STATUS_CODES = {"success": 0, "failed": 1, "cancelled": 3}
 PAGE_ROWS = 1_000
+KEY_VARIABLE = "TAILRACE_KEY"
 
 Verb = Callable[..., None]
 Work = Callable[..., Coroutine[Any, Any, int | None]]
@@ -29,7 +31,7 @@ class Address(click.ParamType[Client]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Client:
         """Return a client. Fails for what is no address."""
         try:
-            return value if isinstance(value, Client) else Client(value)
+            return value if isinstance(value, Client) else Client(value, key=os.environ.get(KEY_VARIABLE))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -65,7 +67,8 @@ def _client_verb(work: Work) -> Verb:
 
     server = click.option(
         "--server", "client", type=Address(), envvar="TAILRACE_URL", show_envvar=True,
-        default="http://127.0.0.1:8080", show_default=True, help="The service.",
+        default="http://127.0.0.1:8080", show_default=True,
+        help=f"The service. A key that it asks for is read from {KEY_VARIABLE}: others can see arguments.",
     )  # fmt: skip
     output = click.option(
         "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True,

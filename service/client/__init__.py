@@ -32,14 +32,17 @@ class Client:
     """A service at ``url`` (``http://host:port``, a path in front of the API is kept).
 
     Between its calls it holds nothing open, so there is nothing to close, and one may serve many tasks.
-    ``backoff`` says how lost streams are taken up. Raises ValueError for anything that is no such address.
+    ``key``: where the service asks for one. ``backoff`` says how lost streams are taken up. Raises ValueError
+    for anything that is no such address.
 
     Each request is sent once, takes at most 30 s, and raises Refused or Unreachable. After Unreachable it is
     open whether the service did it: ask again, which is safe for all but an ``execute`` without a ``run_id``.
     """
 
-    def __init__(self, url: str = "http://127.0.0.1:8080", *, backoff: Backoff | None = None) -> None:
-        self._address = Address(url)
+    def __init__(
+        self, url: str = "http://127.0.0.1:8080", *, key: str | None = None, backoff: Backoff | None = None
+    ) -> None:
+        self._address = Address(url, key)
         self._backoff = backoff or Backoff()
 
     # Workflows and runs

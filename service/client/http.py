@@ -19,15 +19,19 @@ Query = Mapping[str, object]
 class Address:
     """Where a service is: ``http://host:port``; a path in front of the API is kept.
 
-    Raises ValueError for anything that is not such an address.
+    ``key`` is shown with each request, and to nobody that the service may send us on to. Raises ValueError
+    for anything that is not such an address, or no key.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str | None = None) -> None:
         parts = urlsplit(url)
         plain = re.fullmatch(r"[!-~]+", url) and not (parts.query or parts.fragment or parts.username)
         if parts.scheme not in {"http", "https"} or not parts.hostname or not plain:
             raise ValueError(f"{url!r} is not an address such as http://127.0.0.1:8080")
+        if key is not None and not re.fullmatch(r"[!-~]+", key):
+            raise ValueError("the key is empty, or has characters that no key has")
         self.url = url
+        self.headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self.secure = parts.scheme == "https"
         self.host = parts.hostname
         self.port = parts.port or (443 if self.secure else 80)
@@ -61,6 +65,7 @@ async def request(address: Address, method: str, target: str, body: object = Non
     """
     data = b"" if body is None else json.dumps(body, allow_nan=False).encode()
     lines = [f"{method} {target} HTTP/1.1", f"Host: {address.authority}", "Accept: application/json"]
+    lines += [f"{name}: {value}" for name, value in address.headers.items()]
     if body is not None:
         lines.append("Content-Type: application/json")
     lines += [f"Content-Length: {len(data)}", "Connection: close", "\r\n"]

@@ -19,6 +19,13 @@ COME_BACK_STATUSES = (408, 429, 502, 503, 504)
 COME_BACK_CODES = (1000, 1001, 1005, 1006, 1011, 1012, 1013, 4408, 4429)  # 1000 ends nothing: stream.end does
 
 
+class _Connecting(connect):
+    """A connection that goes where it was told to: sent elsewhere, it would take the key along."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
 class Watch:
     """The events of a run: ``async for event in watch``, from the first that was asked for to the run's end.
 
@@ -101,8 +108,9 @@ class Watch:
     def _connection(self) -> connect:
         cursor = self._sequence.cursor
         query = {"after": None if cursor == -1 else cursor, "control": 1, **self._query}
-        return connect(
+        return _Connecting(
             self._address.websocket(self._path, query),
+            additional_headers=self._address.headers,
             compression=None,
             proxy=None,
             open_timeout=OPEN_TIMEOUT_S,

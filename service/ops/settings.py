@@ -14,7 +14,8 @@ from service.ops import values
 from service.ops.values import SECRET_PREFIX
 
 PREFIX = "TAILRACE_"
-OTHER_NAMES = ("TAILRACE_URL", "TAILRACE_IDEMPOTENCY_KEY")  # read by the client verbs, set for commands
+# Read by the client verbs, set for commands.
+OTHER_NAMES = ("TAILRACE_URL", "TAILRACE_KEY", "TAILRACE_IDEMPOTENCY_KEY")
 MIB = 1024 * 1024
 
 

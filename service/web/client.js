@@ -1,6 +1,5 @@
 /**
  * Watch a run of Tailrace: each event once, in order, to its proven end, over as many connections as that takes.
- *
  * One ES module without dependencies, for browsers and Node 20 or newer. It comes back by itself behind the last
  * event that it gave out, and throws rather than leave a gap. Uses the public API only.
  *
@@ -17,18 +16,16 @@ const WAIT_MAX_MS = 300_000; // the service's own limit of `wait`
 const UNOPENED_MAX = 2; // WebSockets in a row that did not open: something in between blocks upgrades
 const EVENT_CHARS_MAX = 1024 * 1024; // an event is smaller: the service's log takes 768 KiB at once
 
-// A dead network says nothing, and would be waited for for ever. Over SSE the service speaks every 15 s; the pings
-// of a WebSocket cannot be seen from here, so one that is silent is replaced: that costs a request.
+// A dead network says nothing. Over SSE the service speaks every 15 s; the pings of a WebSocket cannot be seen from
+// here, so one that is silent is replaced: that costs a request.
 const SILENCE_SSE_MS = 50_000;
 const SILENCE_WEBSOCKET_MS = 150_000;
 
-// A WebSocket cannot be told to wait. So much of what arrives faster than it is taken is kept; then the connection
-// is closed, and another made once all that was given out.
+// A WebSocket cannot be told to wait. So much is kept; then it is closed, until all that was given out.
 const QUEUED_CHARS_MAX = 4 * 1024 * 1024;
 
-// Close codes to come back on. Any other says stop: 1008 1009 mend, 4401 4403 log in, 4400 4404 4409 4410 as in
-// HTTP, 4500 tell the operator. 1000 is here because the run's end is known before: without it, it is the
-// politeness of something in between, as are 1001, 1005 and 1014.
+// Close codes to come back on; any other says stop. 1000 is here because the run's end is known before: without
+// it, it is the politeness of something in between, as are 1001, 1005 and 1014.
 const COME_BACK_CODES = new Set([1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429]);
 const COME_BACK_STATUSES = new Set([408, 429, 500, 502, 503, 504]);
 
@@ -46,6 +43,7 @@ const COME_BACK_STATUSES = new Set([408, 429, 500, 502, 503, 504]);
  * @property {string} [stepId] Only events of this step.
  * @property {"debug" | "info" | "warn" | "error"} [level] Messages of this level at least.
  * @property {number | string} [wait] How long the run may take to exist: ms, or a text such as "30s".
+ * @property {string} [key] The key, or token, that the service asks for. A page of its own needs none, once logged in.
  * @property {AbortSignal} [signal] Ends it: the loop throws the signal's reason.
  * @property {"auto" | "websocket" | "sse"} [transport] auto: a WebSocket if there is one, SSE if it will not open;
  *   "sse" replays a large run many times faster in Chromium, but takes one of the page's few connections.
@@ -89,7 +87,6 @@ class Lost extends Error {
 
 /**
  * Return the events of a run for `for await`: those that were, then those that come, to its end.
- *
  * `url` is the service's address; a path in front of the API is kept. The loop ends when the run has ended and
  * every event was given out, which is checked; then `end` says how. It throws Refused, Broken, Unreachable and
  * the reason of `signal`. Leaving it closes the connection; another loop over the same object goes on behind the
@@ -163,20 +160,17 @@ class Watch {
   }
 
   #connection(sse) {
-    const { signal, wait, WebSocket } = this.#options;
+    const { key, signal, wait, WebSocket } = this.#options;
     const waitMs = wait === undefined ? 0 : WAIT_MAX_MS;
     const address = new URL(this.#address);
     if (this.after !== undefined) address.searchParams.set("after", String(this.after));
-    if (sse) return overSse(address, signal, OPEN_TIMEOUT_MS + waitMs);
-    address.protocol = address.protocol.replace("http", "ws");
+    if (sse) return overSse(address, key, signal, OPEN_TIMEOUT_MS + waitMs);
     address.searchParams.set("errors", "close"); // a browser cannot see the status of a refusal
-    return overWebSocket(address, WebSocket, signal, SILENCE_WEBSOCKET_MS + waitMs);
+    return overWebSocket(address, key, WebSocket, signal, SILENCE_WEBSOCKET_MS + waitMs);
   }
 
   /** The seq that is next; not a number while only the service knows where "tail" is. */
-  get #due() {
-    return Math.max(Number(this.after ?? -1) + 1, this.#first);
-  }
+  get #due() { return Math.max(Number(this.after ?? -1) + 1, this.#first); }
 
   /** Return the event that `text` is, undefined for a message about the stream. Throws Broken if it is not due. */
   #take(text) {
@@ -221,16 +215,14 @@ class Watch {
 }
 
 /** Yield the texts that arrive over one WebSocket. Throws Lost, Refused and the signal's reason. */
-async function* overWebSocket(address, WebSocket, signal, silenceMs) {
-  const socket = new WebSocket(address.href);
+async function* overWebSocket(address, key, WebSocket, signal, silenceMs) {
+  const protocols = key ? await ticketFor(address, key, signal) : [];
+  const socket = new WebSocket(address.href.replace("http", "ws"), protocols);
   let [queue, chars] = [[], 0];
   let [opened, heard] = [false, Date.now()];
   let over;
   let wake = () => {};
-  const stop = (why) => {
-    over ??= why;
-    wake();
-  };
+  const stop = (why) => ((over ??= why), wake());
   const unheed = heed(signal, () => stop(signal.reason));
   const watchdog = setInterval(() => {
     const limitMs = opened ? silenceMs : OPEN_TIMEOUT_MS;
@@ -269,19 +261,17 @@ async function* overWebSocket(address, WebSocket, signal, silenceMs) {
 
 /**
  * Yield the texts that arrive over one stream of server-sent events. Throws Lost, Refused and the signal's reason.
- *
- * By fetch, not EventSource: Node has it, it sees why it is refused, `after` is ours to choose, and nothing is
- * taken from the network before it is wanted.
+ * By fetch, not EventSource: it sees why it is refused, `after` is ours, and nothing is taken before it is wanted.
  */
-async function* overSse(address, signal, openMs) {
+async function* overSse(address, key, signal, openMs) {
   const request = new AbortController();
   const unheed = heed(signal, () => request.abort());
   try {
-    const response = await get(address, "text/event-stream", request, openMs);
+    const response = await get(address, "text/event-stream", request, openMs, { key });
     if (response.status === 204) {
       // The run is over and nothing is left to send, not even how it ended.
       const place = new URL(address.pathname.replace(/\/stream$/, ""), address);
-      const run = await get(place, "application/json", request, OPEN_TIMEOUT_MS);
+      const run = await get(place, "application/json", request, OPEN_TIMEOUT_MS, { key });
       yield [`{"type":"stream.end","payload":${await within(run.text(), request, OPEN_TIMEOUT_MS)}}`];
       return;
     }
@@ -305,8 +295,25 @@ async function* overSse(address, signal, openMs) {
   }
 }
 
-async function get(address, accept, request, limitMs) {
-  const options = { headers: { accept }, cache: "no-store", signal: request.signal };
+/** Return a ticket for one stream, as subprotocols: a WebSocket cannot carry a key. Throws Lost and Refused. */
+async function ticketFor(address, key, signal) {
+  const request = new AbortController();
+  const unheed = heed(signal, () => request.abort());
+  try {
+    const [, base, runId] = address.pathname.match(/^(.*)\/workflows\/runs\/(.*)\/stream$/);
+    const [place, body] = [new URL(`${base}/stream-tickets`, address), JSON.stringify({ runId })];
+      const response = await get(place, "application/json", request, OPEN_TIMEOUT_MS, { key, method: "POST", body });
+    return JSON.parse(await within(response.text(), request, OPEN_TIMEOUT_MS)).protocols;
+  } finally {
+    unheed();
+    signal?.throwIfAborted();
+  }
+}
+
+async function get(address, accept, request, limitMs, { key, ...more }) {
+  const headers = { accept, ...(key && { authorization: `Bearer ${key}` }) };
+  if (more.body) headers["content-type"] = "application/json";
+  const options = { headers, cache: "no-store", redirect: key ? "error" : "follow", signal: request.signal, ...more };
   const response = await within(fetch(address, options), request, limitMs, true);
   const said = response.ok ? "" : await within(response.text(), request, OPEN_TIMEOUT_MS);
   if (!response.ok) throw refusal(said, response.status, response.headers);
@@ -331,9 +338,7 @@ async function within(promise, request, limitMs, unopened = false) {
 /** Return what a problem document says: Refused, or Lost where coming back may help. */
 function refusal(text, status, headers) {
   let problem = {}; // where something in between has spoken
-  try {
-    problem = JSON.parse(text);
-  } catch {}
+  try { problem = JSON.parse(text); } catch {}
   const code = status ?? problem.status;
   const faults = (problem.errors ?? []).map((fault) => `${fault.pointer} ${fault.message}`);
   const reason = faults.join("; ") || problem.detail || `HTTP ${code}`;
@@ -345,7 +350,6 @@ function refusal(text, status, headers) {
 
 /**
  * Return a parser of server-sent events: given more bytes, cut anywhere, it returns the events that are whole now.
- *
  * It reads as browsers do, but for `id` and `retry`. Throws Broken over EVENT_CHARS_MAX, TypeError if not UTF-8.
  * @returns {(bytes: Uint8Array) => {type: string, data: string}[]}
  */
@@ -368,9 +372,7 @@ export function eventStream() {
       } else if (/^data(:|$)/.test(line)) {
         data.push(line.replace(/^data:? ?/, ""));
         chars += line.length;
-      } else if (/^event(:|$)/.test(line)) {
-        type = line.replace(/^event:? ?/, "");
-      }
+      } else if (/^event(:|$)/.test(line)) type = line.replace(/^event:? ?/, "");
     }
     if (chars + rest.length > EVENT_CHARS_MAX) throw new Broken(`an event of over ${EVENT_CHARS_MAX} characters`);
     return events;
@@ -384,10 +386,7 @@ function pauseOf(attempt) {
 
 async function sleep(ms, signal) {
   let timer, unheed;
-  await new Promise((resolve) => {
-    timer = setTimeout(resolve, ms);
-    unheed = heed(signal, resolve);
-  });
+  await new Promise((resolve) => ([timer, unheed] = [setTimeout(resolve, ms), heed(signal, resolve)]));
   clearTimeout(timer);
   unheed();
 }

@@ -16,8 +16,8 @@ WATCH = """async ([client, url, runId, options, hold]) => {
     const seen = (window.seen = { events: [], sockets: 0, pauses: [], end: null, error: null });
     const closed = new Promise((resolve) => {
         options.WebSocket = class extends WebSocket {
-            constructor(address) {
-                super(address);
+            constructor(address, protocols) {
+                super(address, protocols);
                 seen.sockets += 1;
                 this.addEventListener("close", resolve);
             }

@@ -32,8 +32,8 @@ globalThis.fetch = async (...request) => {
 if (ws) {
   const WebSocket = createRequire(import.meta.url)(ws);
   options.WebSocket = class extends WebSocket {
-    constructor(address) {
-      super(address);
+    constructor(address, protocols) {
+      super(address, protocols);
       print("socket", address);
       this.addEventListener("close", () => print("closed"));
     }
