@@ -16,6 +16,7 @@ from service.api.problems import MEDIA_TYPE
 from service.api.requests import answer
 from service.api.rights import ANY, PUBLIC, needs
 from service.api.schema_page import page_of
+from service.api.web import page_headers
 
 # What the gate, or trouble on our side, may answer to any request.
 EVERYWHERE = {
@@ -186,6 +187,7 @@ SECURITY = {
 }
 
 DOCUMENT = build_document(OPERATIONS)
+PAGE = page_of(DOCUMENT)
 
 
 @get("/schema/openapi.json", opt=needs(PUBLIC))
@@ -197,5 +199,4 @@ async def document() -> Response[bytes]:
 @get("/schema", opt=needs(PUBLIC))
 async def page() -> Response[bytes]:
     """Return the document as a page to read: no script, nothing from elsewhere."""
-    headers = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
-    return Response(page_of(DOCUMENT), media_type="text/html; charset=utf-8", headers=headers)
+    return Response(PAGE, media_type="text/html; charset=utf-8", headers=page_headers(PAGE))
