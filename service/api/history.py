@@ -91,7 +91,9 @@ async def list_events(request: AnyRequest, run_id: FromPath[str]) -> Response[by
         return answer(await page(limit))
     receive = cast(Receive, request.receive)
     with context.held.one():
-        return answer(await held(page(limit), receive, context.closing))
+        found = await held(page(limit), receive, context.closing)
+    context.credentials.authentication.renewed(caller(request))  # it may have been a long time
+    return answer(found)
 
 
 @get("/workflows/runs/{run_id:str}/logs", opt=needs("read"))
@@ -172,7 +174,7 @@ async def audit(request: AnyRequest) -> Response[Any]:
         raise Conflict(said, cursor=after, lastCursor=head)
     walk = await _walk(context, where, after, head)
     if media_type == NDJSON:
-        lines = _lines(context, walk, query.get("limit"))
+        lines = _lines(context, walk, query.get("limit"), caller(request))
         return Stream(lines, media_type=NDJSON, headers=_NEVER_STORED)
     limit = query.get("limit", LIMIT_DEFAULT)
     page = await collect(walk, after=after, head=head, limit=limit)
@@ -189,12 +191,14 @@ async def _walk(context: Context, where: AuditFilter, after: int, head: int) -> 
     return walk_streams(context.log, streams, after=after, head=head, passes=passes)
 
 
-async def _lines(context: Context, walk: Walk, limit: int | None) -> AsyncIterator[bytes]:
+async def _lines(context: Context, walk: Walk, limit: int | None, grant: Grant) -> AsyncIterator[bytes]:
     """Yield ``{"cursor","event"}`` lines; where it cannot go on, a last line ``{"problem"}`` says why."""
+    authentication = context.credentials.authentication
     try:
         async for stretch in walk:
             if context.closing.is_set():
                 raise Refused(Problem(503, "The service is shutting down."))
+            authentication.renewed(grant)
             placed = stretch.events[:limit]
             if placed:
                 yield b"".join(

@@ -112,6 +112,17 @@ async def test_who_may_no_more_is_sent_away_from_every_form_and_others_stay(serv
         staying.cancel()
 
 
+async def test_who_waits_for_a_page_and_may_no_more_gets_none(server, run):
+    key = server.create_key("ann", "read")
+    head = server.run(run)["lastSeq"]
+    path = f"{W}/runs/{run}/events?after={head}&wait=3s"
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(asyncio.to_thread(server.get, path, authorization=f"Bearer {key}"))
+        await asyncio.sleep(0.5)  # once it waits; earlier it is refused at once, which is as well
+        server.revoke_keys(key)
+    assert waiting.result().status == 401
+
+
 def take_right_away(server: Server, key: str) -> None:
     path = server.db.with_name("tailrace.db.keys")
     book = json.loads(path.read_text())

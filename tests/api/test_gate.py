@@ -3,14 +3,12 @@
 import json
 import socket
 import time
-from pathlib import Path
 
 import pytest
 
-from service.access import Authentication, KeyFile
-from service.api.credentials import Credentials
 from service.api.gate import Gate, own_authorities
 from service.api.peers import Proxies
+from tests.api.test_history import open_to_all
 
 
 def raw(server, request: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -203,7 +201,7 @@ async def inside(scope, receive, send):
 
 def gate(**options) -> Gate:
     options = {
-        "credentials": Credentials(Authentication(KeyFile(Path("no.keys"))), ()),
+        "credentials": open_to_all(),
         "proxies": Proxies(),
     } | options
     return Gate(inside, authorities=own_authorities("10.0.0.5", 8080), body_bytes_max=100, **options)

@@ -8,10 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
-from service.access import EVERYTHING
+from service.access import EVERYTHING, Authentication, KeyFile
 from service.api import api
 from service.api.asgi import App, Receive, Scope, Send
 from service.api.context import Context
+from service.api.credentials import Credentials
 from service.api.owners import sees_all
 from service.api.rights import GRANT
 from service.domain.events import CancelRequested, StepComplete, StepStart, WorkflowCreated, format_time
@@ -35,11 +36,16 @@ from tests.projection.house import projecting
 RUN_TYPES = "run_start,step_start,step_log,variable_change,step_complete,run_complete"
 
 
+def open_to_all() -> Credentials:
+    """Return what stands before a service without keys."""
+    return Credentials(Authentication(KeyFile(Path("no.keys"))), ())
+
+
 def context_of(log: Log, projections: Projections) -> Context:
     unused: Any = None
     return Context(
         log=log, repository=unused, projections=projections, closing=asyncio.Event(), free_bytes=lambda: 0,
-        min_free_bytes=0, unavailable=lambda: None, may_see=sees_all, credentials=unused,
+        min_free_bytes=0, unavailable=lambda: None, may_see=sees_all, credentials=open_to_all(),
         readers=unused, admission=unused,
     )  # fmt: skip
 

@@ -3,19 +3,17 @@
 import asyncio
 import json
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
-from service.access import Authentication, KeyFile
 from service.api import bodies, gate
-from service.api.credentials import Credentials
 from service.api.peers import Proxies
 from service.app import Service, build
 from service.errors import LogUnavailable, NotCaughtUp
 from service.log.memory import MemoryLog
 from service.ops.settings import Settings
 from service.projection import Projections
+from tests.api.test_history import open_to_all
 
 W = "/api/v2/workflows"
 DEFINITION = {"steps": {"a": {"type": "wait", "config": {"duration": 1}}}}
@@ -141,9 +139,8 @@ async def test_a_body_that_does_not_come_is_408(monkeypatch):
         raise AssertionError("it must not come this far")
 
     headers = [(b"host", b"localhost:1"), (b"content-length", b"5")]
-    open_to_all = Credentials(Authentication(KeyFile(Path("no.keys"))), ())
     door = gate.Gate(
-        app, authorities=["localhost:1"], credentials=open_to_all, proxies=Proxies(), body_bytes_max=10
+        app, authorities=["localhost:1"], credentials=open_to_all(), proxies=Proxies(), body_bytes_max=10
     )
     await door({"type": "http", "method": "POST", "path": "/", "headers": headers}, receive, send)
     answer = Answer(sent)
