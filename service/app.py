@@ -4,6 +4,7 @@ The only file that names a concrete log.
 """
 
 import asyncio
+import gc
 import os
 import signal
 import sqlite3
@@ -25,18 +26,23 @@ from service.api.asgi import App
 from service.api.context import Context
 from service.api.credentials import Credentials
 from service.api.gate import Gate, own_authorities
+from service.api.health import VERSION
+from service.api.measured import Measured
 from service.api.owners import Owners
 from service.api.peers import Proxies
 from service.api.stream import StreamBounds, StreamEndpoint
 from service.domain.definition import parse_definition
 from service.domain.events import RunComplete
 from service.engine.supervisor import Supervisor
-from service.errors import TailraceError
+from service.errors import LogUnavailable, TailraceError
 from service.log import Log
 from service.log.lock import hold
 from service.log.sqlite import SqliteLog
 from service.ops import diagnostics
+from service.ops.families import Engine, Seen, Sources
 from service.ops.garbage import Collector
+from service.ops.meters import Meters
+from service.ops.metrics import Metrics
 from service.ops.settings import Settings, unknown_names
 from service.projection import Projections
 from service.repository import Repository
@@ -53,11 +59,16 @@ class Service:
 
     def __init__(self) -> None:
         self.app: App
+        self.metrics: Metrics
         self.closing = asyncio.Event()
         self.stopping = asyncio.Event()
         self.hurry = asyncio.Event()
         self.failure: str | None = None
         self.supervisor: Supervisor | None = None  # None until the unfinished runs are known
+
+    async def figures(self, accept: str) -> tuple[bytes, str]:
+        """Return the figures as ``accept`` asks for them, and their media type."""
+        return await self.metrics.text(accept)
 
     def stop(self) -> None:
         """Begin to stop; asked a second time, stop at once."""
@@ -108,9 +119,10 @@ def serve(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings, sockets: list[socket]) -> int:
-    log = SqliteLog.open(settings.db)
+    meters = Meters()
+    log = SqliteLog.open(settings.db, meters.log)
     try:
-        async with build(settings, log, port=sockets[0].getsockname()[1]) as service:
+        async with build(settings, log, port=sockets[0].getsockname()[1], meters=meters) as service:
             await _until_stopped(service, settings, sockets)
     finally:
         await log.close()
@@ -142,11 +154,14 @@ async def _until_stopped(service: Service, settings: Settings, sockets: list[soc
 
 
 @asynccontextmanager
-async def build(settings: Settings, log: Log, *, port: int) -> AsyncIterator[Service]:
+async def build(
+    settings: Settings, log: Log, *, port: int, meters: Meters | None = None
+) -> AsyncIterator[Service]:
     """Run everything behind the sockets on ``log`` while the context lasts; ``app`` is its ASGI app.
 
-    ``port``: of the addresses that requests must name as their Host.
+    ``port``: of the addresses that requests must name as their Host. ``meters``: those that ``log`` tells.
     """
+    meters = meters or Meters()
     steps = registry(
         commands=frozenset(settings.commands),
         http_allow=settings.http_allow,
@@ -162,18 +177,24 @@ async def build(settings: Settings, log: Log, *, port: int) -> AsyncIterator[Ser
     owners = Owners(repository)
     stream = _stream(settings, service, log, segments, authentication, owners)
     context = _context(settings, service, stream, repository, projections, authentication)
-    service.app = _gate(settings, context, stream, port)
+    # A room with families of its own, such as the streams, gives them here as further arguments.
+    service.metrics = Metrics(meters, _sources(context, service, segments))
+    service.app = Measured(_gate(settings, context, stream, port), meters.requests)
     try:
         async with asyncio.TaskGroup() as group:
             parts = [
-                group.create_task(service.part("garbage collector", Collector().run)),
+                group.create_task(
+                    service.part("garbage collector", Collector(collect=meters.garbage.timed(gc.collect)).run)
+                ),
+                group.create_task(service.part("look at the loop", meters.loop.run)),
                 group.create_task(service.part("projections", projections.run)),
                 group.create_task(service.part("segments", segments.run)),
                 group.create_task(service.part("streams", stream.run)),
                 group.create_task(service.part("admission", partial(_admit, context.admission, projections))),
                 group.create_task(
                     service.part(
-                        "engine", partial(_engine, service, settings, log, repository, projections, steps)
+                        "engine",
+                        partial(_engine, service, settings, repository, projections, steps, meters),
                     )
                 ),
             ]
@@ -189,15 +210,15 @@ async def build(settings: Settings, log: Log, *, port: int) -> AsyncIterator[Ser
 async def _engine(
     service: Service,
     settings: Settings,
-    log: Log,
     repository: Repository,
     projections: Projections,
     steps: Mapping[str, Step],
+    meters: Meters,
 ) -> None:
     """Take up what is unfinished, as soon as the projections know it, and go on from there."""
     unfinished = await projections.unfinished()
     service.supervisor = Supervisor(
-        log=log,
+        log=repository.log,
         repository=repository,
         steps=steps,
         unfinished=unfinished.run_ids,
@@ -209,6 +230,7 @@ async def _engine(
         events_per_s_per_run_max=settings.max_events_per_s_per_run,
         env=settings.env,
         secrets=settings.secrets,
+        meter=meters.engine,
     )
     await service.supervisor.run()
 
@@ -281,6 +303,8 @@ def _context(
             executes_per_minute=settings.max_executes_per_minute,
         ),
         credentials=Credentials(authentication, public_paths()),
+        recovered=lambda: service.supervisor is not None,
+        metrics=service.figures,
     )
 
 
@@ -312,6 +336,37 @@ def _gate(settings: Settings, context: Context, stream: StreamEndpoint, port: in
         credentials=context.credentials,
         proxies=Proxies(settings.behind_proxy),
         body_bytes_max=settings.max_body_bytes,
+    )
+
+
+def _sources(context: Context, service: Service, segments: Segments) -> Sources:
+    """Say where the figures are that no meter counts."""
+    log, projections = context.log, context.projections
+
+    def engine() -> Engine | None:
+        found = service.supervisor
+        return None if found is None else Engine(found.alive, found.waiting, found.places_free)
+
+    async def look() -> Seen:
+        try:
+            lag = await projections.lag()
+            return Seen(await projections.run_counts(), lag.events, lag.seconds)
+        except (LogUnavailable, sqlite3.Error) as error:
+            _diagnostics.warning("figures left out", reason=str(error))
+            return Seen()
+
+    return Sources(
+        version=VERSION,
+        look=look,
+        log_unavailable=lambda: context.unavailable() is not None,
+        log_events=lambda: getattr(log, "events", 0),
+        appends_waiting=lambda: getattr(log, "appends_waiting", 0),
+        free_bytes=context.free_bytes,
+        min_free_bytes=context.min_free_bytes,
+        engine=engine,
+        rebuilds=lambda: projections.rebuilds,
+        segments=segments.figures,
+        requests_held=lambda: context.held.count,
     )
 
 

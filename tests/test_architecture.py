@@ -50,6 +50,7 @@ LIBRARIES = {
     "jwt": {"access"},
     "litestar": {"api"},
     "migrations": {"log", "projection", "segments"},
+    "prometheus_client": {"ops"},
     "rich_click": {"cli"},
     "sqlite3": {"log", "projection", "segments", "app"},
     "sqlite_utils": {"log", "projection", "segments"},

@@ -8,6 +8,7 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFou
 from service.api import asyncapi, health, history, openapi, runs, sessions, streams, web, workflows
 from service.api.asgi import PREFIX, App, Receive, Scope, Send, send_problem, streamed_run
 from service.api.context import Context
+from service.api.measured import NO_ROUTE, ROUTE, STREAM
 from service.api.problems import MEDIA_TYPE, Problem, problem_of
 from service.api.requests import AnyRequest
 from service.api.rights import PUBLIC, check_right
@@ -38,6 +39,7 @@ ROUTES = (
 PLAIN_ROUTES = (
     health.health,
     health.ready,
+    health.metrics,
     openapi.document,
     openapi.page,
     asyncapi.document,
@@ -79,13 +81,15 @@ def api(context: Context, stream: App) -> App:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if (run_id := streamed_run(scope)) is not None:
             scope["path_params"] = {"run_id": run_id}
+            scope[ROUTE] = STREAM
             await stream(scope, receive, send)
         elif scope["type"] == "websocket":
             await send_problem(scope, receive, send, Problem(404, f"There is no stream at {scope['path']}."))
         else:
-            if scope["method"] == "HEAD":  # uvicorn sends the head of the answer to a GET, without its body
-                scope = {**scope, "method": "GET"}
-            await routes(scope, receive, send)  # type: ignore[arg-type]  # litestar's own mappings
+            # uvicorn sends the head of the answer to a GET, without its body
+            asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+            await routes(asked, receive, send)  # type: ignore[arg-type]  # litestar's own mappings
+            scope[ROUTE] = asked.get("path_template") or NO_ROUTE
 
     return app
 

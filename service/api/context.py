@@ -1,7 +1,7 @@
 """What the routes work with: built once by app.py, found in the request."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 from msgspec import Struct, field
@@ -22,8 +22,9 @@ class Context(Struct, frozen=True):
 
     ``closing`` is set once the service stops. ``free_bytes``: beside the log. ``unavailable``: why the log
     fails at present, None while it does not. ``may_see``: whose runs are whose. ``credentials``:
-    who is who. ``readers``: of the streams. ``admission``: of new runs. ``held``: the requests that wait for
-    events.
+    who is who. ``readers``: of the streams. ``admission``: of new runs. ``recovered``: whether the engine has
+    taken up what a former process left. ``metrics`` gives the figures as text, for an Accept, and its media
+    type. ``held``: the requests that wait for events.
     """
 
     log: Log
@@ -37,6 +38,8 @@ class Context(Struct, frozen=True):
     credentials: Credentials
     readers: Readers
     admission: Admission
+    recovered: Callable[[], bool]
+    metrics: Callable[[str], Awaitable[tuple[bytes, str]]]
     held: Held = field(default_factory=Held)
 
 

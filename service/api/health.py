@@ -1,4 +1,4 @@
-"""Whether the service lives, and whether it can do its work."""
+"""Whether the service lives, whether it can do its work, and its figures."""
 
 from importlib.metadata import PackageNotFoundError, version
 
@@ -36,6 +36,15 @@ async def ready(request: AnyRequest) -> Response[bytes]:
         said = f"Not ready: {'; '.join(reasons)}."
         raise Refused(Problem(503, said, extra={"reasons": reasons}, headers={"retry-after": "1"}))
     return answer(Health("ready", VERSION))
+
+
+@get("/metrics", opt=needs("metrics"))
+async def metrics(request: AnyRequest) -> Response[bytes]:
+    """Return the figures for Prometheus, as text or as OpenMetrics."""
+    text, media_type = await context_of(request).metrics(request.headers.get("accept", ""))
+    if media_type.startswith("text/"):
+        media_type = media_type.replace("; charset=utf-8", "")  # litestar adds it to a text
+    return Response(text, media_type=media_type, headers={"cache-control": "no-store", "vary": "accept"})
 
 
 async def _reasons(context: Context) -> list[str]:

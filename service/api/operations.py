@@ -270,6 +270,13 @@ OPERATIONS = (
         (Answered(200, "They are.", Health),), right=PUBLIC,
     ),
     Operation(
+        "metrics", "get", "/metrics", "The figures for Prometheus; docs/metrics.md tells what to do",
+        (
+            Answered(200, "As Accept asks.", {"text/plain": {"type": "string"},
+                                              "application/openmetrics-text": {"type": "string"}}),
+        ),
+    ),
+    Operation(
         "document", "get", "/schema/openapi.json", "This document",
         (Answered(200, "OpenAPI 3.1.", {JSON: {"type": "object"}}),), right=PUBLIC,
     ),

@@ -27,6 +27,7 @@ from service.domain.events import Error, Payload, StepStart, format_time
 from service.domain.run import CANCELLED, TOO_MANY_EVENTS, Ending, Run, evolve, evolve_lines
 from service.engine.attempt import perform
 from service.engine.inbox import AttemptEnded, CancelWished, Inbox, Lines
+from service.engine.meter import Meter, measure
 from service.engine.pace import Pace
 from service.engine.places import Places
 from service.engine.secrets import Masking
@@ -52,6 +53,7 @@ class Surroundings(Struct, frozen=True):
     parallel_steps_per_run_max: int
     events_per_run_max: int
     events_per_s_per_run_max: int
+    meter: Meter | None
 
 
 class Fenced(Exception):  # a signal between two functions, not an error to report
@@ -182,6 +184,8 @@ class Runner:
     def _applied(self, events: Sequence[Payload]) -> list[Payload]:
         for event in events:
             evolve(self.run, event, at_ms=self._now_ms)
+            if self._around.meter is not None:
+                measure(self._around.meter, self.run, event)
         return list(events)
 
     # Append
@@ -237,10 +241,14 @@ class Runner:
                 say=partial(self.inbox.say, step_id),
             )
         )  # fmt: skip
+        if self._around.meter is not None:
+            self._around.meter.attempt_began(state.spec.type)
         attempt.add_done_callback(partial(self._on_attempt_done, step_id))
         return attempt
 
     def _on_attempt_done(self, step_id: str, attempt: asyncio.Task[Ended]) -> None:
+        if self._around.meter is not None:
+            self._around.meter.attempt_ended(self.run.steps[step_id].spec.type)
         ended = Ended("cancelled", {}, {}) if attempt.cancelled() else attempt.result()
         self.inbox.post(AttemptEnded(step_id, ended))
 

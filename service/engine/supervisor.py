@@ -8,6 +8,7 @@ from msgspec import UnsetType
 
 from service.domain.events import CancelRequested, RunStart, decode_event
 from service.engine.inbox import CancelWished
+from service.engine.meter import Meter
 from service.engine.places import Places
 from service.engine.runner import Runner, Surroundings
 from service.errors import Damaged, InvalidInput, LogUnavailable
@@ -44,6 +45,7 @@ class Supervisor:
         events_per_s_per_run_max: int,
         env: Mapping[str, str],
         secrets: Mapping[str, str],
+        meter: Meter | None = None,
     ) -> None:
         self._log = log
         self._position = position
@@ -54,13 +56,23 @@ class Supervisor:
         self._none_alive = asyncio.Event()
         self._around = Surroundings(
             repository, steps, Places(parallel_steps_max), env, secrets,
-            parallel_steps_per_run_max, events_per_run_max, events_per_s_per_run_max,
+            parallel_steps_per_run_max, events_per_run_max, events_per_s_per_run_max, meter,
         )  # fmt: skip
 
     @property
     def alive(self) -> int:
         """How many runs are being carried."""
         return len(self._alive)
+
+    @property
+    def waiting(self) -> int:
+        """How many runs wait for their turn."""
+        return len(self._waiting)
+
+    @property
+    def places_free(self) -> int:
+        """How many more attempts may begin now."""
+        return self._around.places.free
 
     async def run(self) -> None:
         """Follow the log and carry runs until cancelled; then attempts stop and stay open in the log."""

@@ -28,6 +28,7 @@ class Commits:
     def __init__(self, path: Path, store: Store) -> None:
         self.unavailable: str | None = None
         self.resumed: Resumed | None = None
+        self.flush_s: float | None = None  # what the last commit took, None if it did not come to one
         self._path = path
         self._store: Store | None = store
         self._position = store.position
@@ -35,12 +36,14 @@ class Commits:
 
     def commit(self, appends: Sequence[Append]) -> list[Staged]:
         """Commit what can be committed of ``appends`` together; return an answer for each, never raise."""
+        self.flush_s = None
         try:
             store = self._store or self._reopen()
             staged = store.stage(appends)
         except Exception as error:  # noqa: BLE001  one group must not end the thread for all others
             self._drop(error)
             return _refused(appends, error, stored=False)
+        began = time.perf_counter()
         try:
             store.commit()
         except Exception as error:  # noqa: BLE001
@@ -48,6 +51,8 @@ class Commits:
             stored = self._look_for(staged, error)
             if not stored:
                 return _refused(appends, error, stored=stored)
+        finally:
+            self.flush_s = time.perf_counter() - began
         self.unavailable = None
         self._position += sum(len(append.events) for append in staged)
         return staged

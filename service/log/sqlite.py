@@ -1,12 +1,15 @@
 """The embedded Log: one SQLite file, a thread that writes it, and the tail from which most is read."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from time import perf_counter
 
 from service.errors import LogUnavailable
 from service.log import Appended, NewEvent, Recorded
 from service.log.checks import check_append
+from service.log.meter import Meter
 from service.log.reader import Reader
 from service.log.room import Room
 from service.log.store import Append, Store, opened
@@ -16,43 +19,59 @@ from service.log.writer import Request, Told, Writer
 APPENDS_WAITING_MAX = 1_000  # handed to the writer and not answered; the next append waits
 
 Answer = asyncio.Future[Appended]
+Ticket = tuple[Answer, float]  # and when it was asked for
 
 
 class SqliteLog:
     """Implements Log. Used from one event loop; the caller holds the lock of the path (lock.py)."""
 
-    def __init__(self, path: Path, store: Store) -> None:
+    def __init__(self, path: Path, store: Store, meter: Meter | None = None) -> None:
+        self._meter = meter
         self._reader = Reader(path)
         self._tail = Tail(store.position, store.last_of_types())
         self._room = Room(APPENDS_WAITING_MAX)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
-        self._requests: list[Request[Answer]] = []
-        self._writer: Writer[Answer] = Writer(path, store, self._tell)
+        self._requests: list[Request[Ticket]] = []
+        self._turn_at = 0.0  # one look at the clock for all appends of one turn of the loop
+        self._writer: Writer[Ticket] = Writer(path, store, self._tell)
 
     @classmethod
-    def open(cls, path: Path) -> "SqliteLog":
+    def open(cls, path: Path, meter: Meter | None = None) -> "SqliteLog":
         """Open the log at ``path``, created or brought up to date if need be. Raises LogUnavailable."""
-        return cls(path, opened(path))
+        return cls(path, opened(path), meter)
 
     @property
     def unavailable(self) -> str | None:
         """Why nothing can be appended at present, None when all is well."""
         return "the log is closed" if self._closed else self._writer.unavailable
 
+    @property
+    def events(self) -> int:
+        """How many events it holds."""
+        return self._tail.position  # positions begin with 1 and have no gap
+
+    @property
+    def appends_waiting(self) -> int:
+        """How many appends have no answer yet."""
+        return APPENDS_WAITING_MAX - self._room.free + len(self._room)
+
     async def append(self, stream: str, events: Sequence[NewEvent], *, expected_seq: int) -> Appended:
         """Append with whatever else waits; a caller that is cancelled loses only the answer."""
         append = Append(stream, events, expected_seq, check_append(events))
+        asked_at = None
         if not self._room.take_now():
+            asked_at = perf_counter()
             await self._room.take()
         if self._closed:
             self._room.give()
             raise LogUnavailable("the log is closed")
         self._loop = asyncio.get_running_loop()
         answer: Answer = self._loop.create_future()
-        self._requests.append(Request(append, answer))
-        if len(self._requests) == 1:
+        if not self._requests:
+            self._turn_at = perf_counter()
             self._loop.call_soon(self._hand_over)
+        self._requests.append(Request(append, (answer, asked_at or self._turn_at)))
         return await answer
 
     async def read(self, stream: str, *, after: int, limit: int) -> Sequence[Recorded]:
@@ -107,7 +126,7 @@ class SqliteLog:
             self._writer.put(self._requests)
             self._requests = []
 
-    def _tell(self, told: Told[Answer]) -> None:
+    def _tell(self, told: Told[Ticket]) -> None:
         # In the writer's thread. No loop, or one that has ended: nobody waits who could be told.
         if self._loop is not None:
             try:
@@ -115,13 +134,14 @@ class SqliteLog:
             except RuntimeError:
                 self._loop = None
 
-    def _take(self, told: Told[Answer]) -> None:
+    def _take(self, told: Told[Ticket]) -> None:
         if told.resumed is not None:
             self._tail.reset(told.resumed.position, told.resumed.last_of)
+        before = self._tail.position
         for _, (_, events) in told.answers:
             if events:
                 self._tail.push(events)
-        for answer, (result, _) in told.answers:
+        for (answer, _), (result, _) in told.answers:
             self._room.give()
             if answer.done():
                 continue  # whoever waited has been cancelled; what was stored stays
@@ -129,3 +149,17 @@ class SqliteLog:
                 answer.set_result(result)
             else:
                 answer.set_exception(result)
+        if self._meter is not None and told.answers:
+            _measure(self._meter, told, events=self._tail.position - before)
+
+
+def _measure(meter: Meter, told: Told[Ticket], *, events: int) -> None:
+    now = perf_counter()
+    if told.flush_s is not None:
+        meter.committed(seconds=told.flush_s, appends=len(told.answers), events=events, size=told.size)
+    # Those of one turn of the loop share a moment, so this is a few calls, not one for each append.
+    for asked_at, appends in Counter([asked_at for (_, asked_at), _ in told.answers]).items():
+        meter.answered(seconds=now - asked_at, appends=appends)
+    for _, (result, _) in told.answers:
+        if not isinstance(result, Appended):
+            meter.refused(result)

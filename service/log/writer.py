@@ -29,10 +29,15 @@ class Request(NamedTuple, Generic[Ticket]):
 
 
 class Told(NamedTuple, Generic[Ticket]):
-    """What a group came to. ``resumed`` comes before the answers in the order of things."""
+    """What a group came to. ``resumed`` comes before the answers in the order of things.
+
+    ``flush_s``: what the commit took, if it came to one. ``size``: of what was stored, in bytes.
+    """
 
     resumed: Resumed | None
     answers: list[tuple[Ticket, Staged]]
+    flush_s: float | None = None
+    size: int = 0
 
 
 class Writer(Generic[Ticket]):
@@ -69,8 +74,11 @@ class Writer(Generic[Ticket]):
             group = self._next_group()
             if group:
                 staged = self._commits.commit([request.append for request in group])
-                self._report([(request.ticket, done) for request, done in zip(group, staged, strict=True)])
-                self._keep_wal_short(group)
+                pairs = list(zip(group, staged, strict=True))
+                stored = [request.append for request, done in pairs if done.events]
+                size = sum([append.size for append in stored])
+                self._report([(request.ticket, done) for request, done in pairs], size)
+                self._keep_wal_short(stored, size)
             elif self._commits.unavailable:
                 self._commits.probe()
                 self._report([])
@@ -107,14 +115,14 @@ class Writer(Generic[Ticket]):
         self._waiting = [waiting[n] for n in sorted(order[count:])]
         return [waiting[n] for n in order[:count]]
 
-    def _report(self, answers: list[tuple[Ticket, Staged]]) -> None:
+    def _report(self, answers: list[tuple[Ticket, Staged]], size: int = 0) -> None:
         resumed, self._commits.resumed = self._commits.resumed, None
         if resumed or answers:
-            self._tell(Told(resumed, answers))
+            self._tell(Told(resumed, answers, self._commits.flush_s, size))
 
-    def _keep_wal_short(self, group: list[Request[Ticket]]) -> None:
-        sizes = [request.append.size + ROW_BYTES * len(request.append.events) for request in group]
-        self._wal_bytes += COMMIT_BYTES + sum(sizes)
+    def _keep_wal_short(self, stored: list[Append], size: int) -> None:
+        events = sum([len(append.events) for append in stored])
+        self._wal_bytes += COMMIT_BYTES + size + ROW_BYTES * events
         if self._wal_bytes > WAL_BYTES_MAX:
             self._commits.checkpoint()
             self._wal_bytes = 0

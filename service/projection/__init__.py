@@ -3,11 +3,13 @@
 Follows the log like anyone else. Losing the views file loses nothing but the time to fill it.
 """
 
-from service.projection.projections import Projections, Unfinished
+from service.projection.projections import Lag, Making, Projections, Unfinished
 from service.projection.reads import RunCursor, RunDetail, RunFilter, RunSummary, StepRow, VariableRow
 from service.projection.workflows import WorkflowSummary
 
 __all__ = [
+    "Lag",
+    "Making",
     "Projections",
     "RunCursor",
     "RunDetail",

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import structlog
 
+from service.domain.events import decode_event, parse_time
 from service.errors import Damaged, LogUnavailable, NotCaughtUp
 from service.log import Log
 from service.log.follow import follow_all
@@ -41,6 +43,20 @@ class Unfinished(NamedTuple):
         return list(self.owners)
 
 
+class Lag(NamedTuple):
+    """How far the views are behind the log: events of any kind, and the age of the oldest that they lack."""
+
+    events: int = 0
+    seconds: float = 0.0
+
+
+class Making(NamedTuple):
+    """The views are being made, or brought up to where the log was at the start: ``done`` of ``events``."""
+
+    done: int
+    events: int
+
+
 class Projections:
     """The views of a log. ``run`` keeps them up; each read first waits for the log's head of its moment.
 
@@ -56,6 +72,8 @@ class Projections:
         )  # the views hold every event up to this position; -1: not yet compared with the log
         self._advanced = asyncio.Event()  # set, and replaced, whenever _applied grows
         self._following: asyncio.Timeout | None = None
+        self._goal = 0  # where the log ended when following began; before that the views are in the making
+        self.rebuilds = 0  # how often they were made again since the start
 
     @classmethod
     def open(cls, path: Path, log: Log) -> "Projections":
@@ -92,6 +110,7 @@ class Projections:
             await self._begin_again("the log does not hold what they were made from")
             checkpoint = Checkpoint()
         position = checkpoint.position
+        self._goal = await self._log.wait(None, after=-1)
         while True:
             self._advance(position)
             try:
@@ -118,6 +137,7 @@ class Projections:
     async def _begin_again(self, reason: str) -> None:
         diagnostics.warning("views are made again from the log", reason=reason)
         self._applied = -1
+        self.rebuilds += 1
         while True:
             try:
                 self._views = await self._in_thread(self._views.replaced)
@@ -135,6 +155,33 @@ class Projections:
 
     async def _in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.wrap_future(self._writer.submit(call, *args, **kwargs))
+
+    # What they say of themselves
+
+    @property
+    def making(self) -> Making | None:
+        """How far they are, until they have come to where the log ended when they began to follow."""
+        return Making(max(self._applied, 0), self._goal) if self._applied < self._goal else None
+
+    async def lag(self) -> Lag:
+        """Return how far they are behind now. Raises LogUnavailable."""
+        head = await self._log.wait(None, after=-1)
+        applied = max(self._applied, 0)
+        try:
+            pending = await self._log.read_all(after=applied, limit=1, types=EVENT_TYPES)
+        except Damaged:
+            return Lag(head - applied)
+        if not pending or pending[0].position > head:
+            return Lag()
+        at_ms = parse_time(decode_event(pending[0].data).timestamp)
+        return Lag(head - applied, max(0.0, time.time() - at_ms / 1000))
+
+    async def run_counts(self) -> dict[str, int]:
+        """Return how many runs there are of each status. Raises sqlite3.Error.
+
+        Looks at every run, so in a thread, through a connection of its own.
+        """
+        return await asyncio.to_thread(reads.count_runs, self._views.path)
 
     # Reading
 

@@ -2,11 +2,14 @@
 
 import base64
 import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from msgspec import Raw, Struct
 
 LIVE_STATUSES = ("queued", "running")
+STATUSES = (*LIVE_STATUSES, "success", "failed", "cancelled")
 _SUMMARY_COLUMNS = """run_id, workflow_id, workflow_version, status, start_time, end_time, duration,
     last_seq, error, hash, owner"""
 
@@ -186,3 +189,11 @@ def select_workflow_of(db: sqlite3.Connection, run_id: str) -> str | None:
 
 def _raw(value: object) -> Raw | None:
     return Raw(value) if isinstance(value, bytes) else None
+
+
+def count_runs(path: Path) -> dict[str, int]:
+    """Return how many runs there are of each status, those without any included. Raises sqlite3.Error."""
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as db:
+        found = db.execute("select status, count(*) from runs group by status").fetchall()
+    return dict.fromkeys(STATUSES, 0) | {str(status): int(count) for status, count in found}

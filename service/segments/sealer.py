@@ -62,6 +62,11 @@ class Sealer:
         self._waiting_for: str | None = None
         shelf.trouble = self.wake
 
+    @property
+    def pending(self) -> int:
+        """How many runs wait to be looked at, as far as is known."""
+        return len(self._wanted) + len(self._ended)
+
     # What others say
 
     def want(self, stream: str) -> None:

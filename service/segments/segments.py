@@ -67,6 +67,16 @@ class Segments:
         if self._shelf.ready and self._shelf.find(stream, after + 1) is None:
             self._sealer.want(stream)
 
+    def figures(self) -> dict[str, int]:
+        """Return what it has read from where (memory, file, disk, rows), has sealed, and holds."""
+        shelf = self._shelf
+        return {
+            **shelf.reads,
+            "sealed": shelf.sealed,
+            "cache_bytes": shelf.cache_bytes,
+            "pending": self._sealer.pending,
+        }
+
     async def run(self) -> None:
         """Seal in the background until cancelled: waits while a file fails, and makes a damaged one again."""
         while True:

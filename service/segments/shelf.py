@@ -39,6 +39,8 @@ class Shelf:
         self.path = path
         self.ready = False
         self.trouble: Callable[[], None] = lambda: None
+        self.reads = {"memory": 0, "file": 0, "disk": 0, "rows": 0}  # by where they ended
+        self.sealed = 0  # segments stored since the start
         self._reader = self.worker_class("segments-read")
         self._writer = self.worker_class("segments-write")
         self._cache = Cache(cache_bytes_max)
@@ -54,6 +56,7 @@ class Shelf:
         """Return the segment that holds ``seq``, None if it is not to be had."""
         place = self.find(stream, seq)
         if place is None:
+            self.reads["rows"] += 1
             return None
         at_once = self._at_once(stream, place)
         if at_once is not None:
@@ -61,16 +64,26 @@ class Shelf:
         loading = self._load(stream, place)
         self._read_ahead(stream, place)
         found = await asyncio.shield(loading)  # others wait for the same: who is cancelled must not end it
-        return found if isinstance(found, Segment) else None
+        segment = found if isinstance(found, Segment) else None
+        self.reads["rows" if segment is None else "disk"] += 1
+        return segment
+
+    @property
+    def cache_bytes(self) -> int:
+        """How much is kept in memory."""
+        return self._cache.size
 
     def _at_once(self, stream: str, place: Place) -> Segment | None:
         """Return a segment that is in memory: here or, which costs some ten microseconds, in the kernel's."""
         assert self._file is not None
         key = stream, place.first_seq
         found = self._cache.get(key)
-        if found is None and key not in self._loading:
+        if found is not None:
+            self.reads["memory"] += 1
+        elif key not in self._loading:
             found = self._file.load_now(stream, place)
             if found is not None:
+                self.reads["file"] += 1
                 self._cache.put(key, found)
         return found
 
@@ -156,6 +169,7 @@ class Shelf:
         assert self._file is not None
         place = await self._writer.call(self._file.store, stream, segment, sealed)
         self._index.add(stream, place)
+        self.sealed += 1
 
     async def remember(self, ended: Mark) -> None:
         """Remember that every run that ended up to here is sealed."""

@@ -47,6 +47,7 @@ def context_of(log: Log, projections: Projections) -> Context:
         log=log, repository=unused, projections=projections, closing=asyncio.Event(), free_bytes=lambda: 0,
         min_free_bytes=0, unavailable=lambda: None, may_see=sees_all, credentials=open_to_all(),
         readers=unused, admission=unused,
+        recovered=lambda: True, metrics=unused,
     )  # fmt: skip
 
 

@@ -155,6 +155,7 @@ REQUESTS = [
     ("GET", "/api/v2/streams?limit=1", None, 200),
     ("POST", "/api/v2/stream-tickets", {"runId": "RUN"}, 201),
     ("POST", "/api/v2/stream-tickets", {"runId": "a b", "x": 1}, 400),
+    ("GET", "/metrics", None, 200),
     ("POST", W, {"workflowId": "api", "definition": BODY}, 201),
     ("POST", W, {"workflowId": "api", "definition": BODY}, 200),
     ("POST", W, {"workflowId": "api", "definition": BODY, "name": "x"}, 409),

@@ -155,6 +155,8 @@ class SimulatedLog(SqliteLog):
         self._loop = None
         self._closed = False
         self._requests = []
+        self._turn_at = 0.0
+        self._meter = None
         self._writer: Any = self.writer_class(disk, chance, self._take)
 
     def crash(self) -> None:
