@@ -28,7 +28,9 @@ class Commits:
     def __init__(self, path: Path, store: Store) -> None:
         self.unavailable: str | None = None
         self.resumed: Resumed | None = None
-        self.flush_s: float | None = None  # what the last commit took, None if it did not come to one
+        # Of the last commit: what it took (None: it did not come to one), and what it stored.
+        self.flush_s: float | None = None
+        self.events = self.bytes = 0
         self._path = path
         self._store: Store | None = store
         self._position = store.position
@@ -36,10 +38,11 @@ class Commits:
 
     def commit(self, appends: Sequence[Append]) -> list[Staged]:
         """Commit what can be committed of ``appends`` together; return an answer for each, never raise."""
-        self.flush_s = None
+        self.flush_s, self.events, self.bytes = None, 0, 0
         try:
             store = self._store or self._reopen()
             staged = store.stage(appends)
+            size = store.staged_bytes
         except Exception as error:  # noqa: BLE001  one group must not end the thread for all others
             self._drop(error)
             return _refused(appends, error, stored=False)
@@ -54,7 +57,8 @@ class Commits:
         finally:
             self.flush_s = time.perf_counter() - began
         self.unavailable = None
-        self._position += sum(len(append.events) for append in staged)
+        self.events, self.bytes = sum(len(append.events) for append in staged), size
+        self._position += self.events
         return staged
 
     def checkpoint(self) -> None:

@@ -137,7 +137,6 @@ class SqliteLog:
     def _take(self, told: Told[Ticket]) -> None:
         if told.resumed is not None:
             self._tail.reset(told.resumed.position, told.resumed.last_of)
-        before = self._tail.position
         for _, (_, events) in told.answers:
             if events:
                 self._tail.push(events)
@@ -149,17 +148,16 @@ class SqliteLog:
                 answer.set_result(result)
             else:
                 answer.set_exception(result)
-        if self._meter is not None and told.answers:
-            _measure(self._meter, told, events=self._tail.position - before)
+                if self._meter is not None:
+                    self._meter.refused(result)
+        if self._meter is not None:
+            _measure(self._meter, told)
 
 
-def _measure(meter: Meter, told: Told[Ticket], *, events: int) -> None:
+def _measure(meter: Meter, told: Told[Ticket]) -> None:
     now = perf_counter()
     if told.flush_s is not None:
-        meter.committed(seconds=told.flush_s, appends=len(told.answers), events=events, size=told.size)
+        meter.committed(seconds=told.flush_s, appends=len(told.answers), events=told.events, size=told.size)
     # Those of one turn of the loop share a moment, so this is a few calls, not one for each append.
-    for asked_at, appends in Counter([asked_at for (_, asked_at), _ in told.answers]).items():
+    for asked_at, appends in Counter([ticket[1] for ticket, _ in told.answers]).items():
         meter.answered(seconds=now - asked_at, appends=appends)
-    for _, (result, _) in told.answers:
-        if not isinstance(result, Appended):
-            meter.refused(result)

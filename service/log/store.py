@@ -120,6 +120,7 @@ class Store:
         touched = {}
         if self._unplaced > UNPLACED_MAX or self._unplaced_bytes > UNPLACED_BYTES_MAX:
             self._place()
+        before = self._unplaced_bytes
         for stream, events, expected_seq, size in appends:
             try:
                 head = self._head(stream)
@@ -143,6 +144,7 @@ class Store:
             " ON CONFLICT (id) DO UPDATE SET last_seq = excluded.last_seq,"
             " last_position = excluded.last_position, chain = excluded.chain",
         )
+        self.staged_bytes = self._unplaced_bytes - before
         return staged
 
     def commit(self) -> None:
@@ -173,6 +175,7 @@ class Store:
         self._streams: int = self._one("SELECT coalesce(max(id), 0) FROM streams")
         self._unplaced: int = self.position - self._one("SELECT position FROM placed")
         self._unplaced_bytes = 0
+        self.staged_bytes = 0  # by the transaction at hand
 
     def _place(self) -> None:
         self._db.execute(PLACE)

@@ -31,12 +31,13 @@ class Request(NamedTuple, Generic[Ticket]):
 class Told(NamedTuple, Generic[Ticket]):
     """What a group came to. ``resumed`` comes before the answers in the order of things.
 
-    ``flush_s``: what the commit took, if it came to one. ``size``: of what was stored, in bytes.
+    ``flush_s``: what the commit took, if it came to one. ``events``, ``size``: what it stored.
     """
 
     resumed: Resumed | None
     answers: list[tuple[Ticket, Staged]]
     flush_s: float | None = None
+    events: int = 0
     size: int = 0
 
 
@@ -74,11 +75,8 @@ class Writer(Generic[Ticket]):
             group = self._next_group()
             if group:
                 staged = self._commits.commit([request.append for request in group])
-                pairs = list(zip(group, staged, strict=True))
-                stored = [request.append for request, done in pairs if done.events]
-                size = sum([append.size for append in stored])
-                self._report([(request.ticket, done) for request, done in pairs], size)
-                self._keep_wal_short(stored, size)
+                self._report([(request.ticket, done) for request, done in zip(group, staged, strict=True)])
+                self._keep_wal_short()
             elif self._commits.unavailable:
                 self._commits.probe()
                 self._report([])
@@ -115,14 +113,14 @@ class Writer(Generic[Ticket]):
         self._waiting = [waiting[n] for n in sorted(order[count:])]
         return [waiting[n] for n in order[:count]]
 
-    def _report(self, answers: list[tuple[Ticket, Staged]], size: int = 0) -> None:
-        resumed, self._commits.resumed = self._commits.resumed, None
+    def _report(self, answers: list[tuple[Ticket, Staged]]) -> None:
+        commits = self._commits
+        resumed, commits.resumed = commits.resumed, None
         if resumed or answers:
-            self._tell(Told(resumed, answers, self._commits.flush_s, size))
+            self._tell(Told(resumed, answers, commits.flush_s, commits.events, commits.bytes))
 
-    def _keep_wal_short(self, stored: list[Append], size: int) -> None:
-        events = sum([len(append.events) for append in stored])
-        self._wal_bytes += COMMIT_BYTES + size + ROW_BYTES * events
+    def _keep_wal_short(self) -> None:
+        self._wal_bytes += COMMIT_BYTES + self._commits.bytes + ROW_BYTES * self._commits.events
         if self._wal_bytes > WAL_BYTES_MAX:
             self._commits.checkpoint()
             self._wal_bytes = 0
