@@ -266,7 +266,8 @@ OPERATIONS = (
         right=PUBLIC,
     ),
     Operation(
-        "ready", "get", "/ready", "Whether runs are accepted and lists up to date; 503 gives every reason",
+        "ready", "get", "/ready", "Whether runs are accepted and lists up to date; 503 gives every reason "
+        "and its code: draining, disk_full, log_unavailable, recovering, projection_behind, views_rebuilding",
         (Answered(200, "They are.", Health),), right=PUBLIC,
     ),
     Operation(
@@ -275,6 +276,7 @@ OPERATIONS = (
             Answered(200, "As Accept asks.", {"text/plain": {"type": "string"},
                                               "application/openmetrics-text": {"type": "string"}}),
         ),
+        right="metrics",
     ),
     Operation(
         "document", "get", "/schema/openapi.json", "This document",

@@ -191,5 +191,5 @@ def test_no_space_no_run_but_everything_can_be_read(tmp_path):
         assert full.post(f"{W}/quick/execute", {"runId": done}).status == 202
         assert full.run(done)["status"] == "success"
         ready = full.get("/ready")
-        assert (ready.status, "free" in ready.json["reasons"][0]) == (503, True)
+        assert (ready.status, "free" in ready.json["reasons"][0]["text"]) == (503, True)
         assert full.get("/health").status == 200

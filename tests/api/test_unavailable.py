@@ -104,9 +104,9 @@ async def test_readiness_gives_every_reason(tmp_path, monkeypatch):
         assert (answer.status, answer.json["reasons"]) == (
             503,
             [
-                "the service is shutting down",
-                "the log is unavailable: no such device",
-                "the lists are behind the log",
+                {"code": "draining", "text": "the service is shutting down"},
+                {"code": "projection_behind", "text": "the lists are behind the log"},
+                {"code": "log_unavailable", "text": "the log is unavailable: no such device"},
             ],
         )
         assert (await ask(service, "GET", "/health")).status == 200
