@@ -1,10 +1,16 @@
-"""Every request counted, also one that the gate refuses: by the route's template, never by its path."""
+"""Every request counted, also one that the gate refuses: by the route's template, never by its path.
+
+What the caller says of itself goes with it into the diagnostics.
+"""
 
 from collections.abc import Awaitable
 from time import perf_counter
 from typing import Protocol
 
+import structlog
+
 from service.api.asgi import App, Message, Receive, Scope, Send
+from service.api.tracing import told_by_caller
 
 ROUTE = "tailrace.route"  # in the scope: the template of the route that took the request
 STREAM = "/api/v2/workflows/runs/{run_id}/stream"
@@ -42,7 +48,8 @@ class Measured:
             return send(message)
 
         try:
-            await self.app(scope, receive, answer)
+            with structlog.contextvars.bound_contextvars(**told_by_caller(scope["headers"])):
+                await self.app(scope, receive, answer)
         finally:
             route = scope.get(ROUTE, NO_ROUTE)
             self._meter.answered(

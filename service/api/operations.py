@@ -15,6 +15,8 @@ from service.api.parameters import (
     STEP_ID,
     STREAM,
     TIME,
+    TRACEPARENT,
+    TRACESTATE,
     TYPES,
     WAIT,
     Parameter,
@@ -184,7 +186,7 @@ OPERATIONS = (
     Operation(
         "execute", "post", _W + "/{workflowId}/execute", "Start a run; answered at once",
         (Answered(202, "It is recorded and will be carried out.", Accepted, headers=("Location",)),),
-        (IDEMPOTENCY_KEY,), body=EXECUTE, problems=(404, 409, 429), right="run",
+        (IDEMPOTENCY_KEY, TRACEPARENT, TRACESTATE), body=EXECUTE, problems=(404, 409, 429), right="run",
     ),
     Operation(
         "list_runs", "get", f"{_W}/runs", "List runs, the newest first",

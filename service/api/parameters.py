@@ -7,6 +7,7 @@ from msgspec import Struct
 from service.api.filters import LEVELS
 from service.api.requests import LIMIT_DEFAULT, LIMIT_MAX
 from service.api.runs import KEY_LENGTH_MAX, STATUSES
+from service.domain.trace import TRACESTATE_BYTES_MAX
 
 Schema = dict[str, Any]
 
@@ -31,6 +32,19 @@ IDEMPOTENCY_KEY = Parameter(
     "Idempotency-Key",
     "Makes the request repeatable: the same key and body get the same run. Not together with runId.",
     {"type": "string", "minLength": 1, "maxLength": KEY_LENGTH_MAX},
+    "header",
+)
+TRACEPARENT = Parameter(
+    "traceparent",
+    "W3C Trace Context: kept with the run, and handed to what its steps ask, each attempt with a parent id "
+    "of its own. What the standard calls invalid is ignored; without one, no trace is begun.",
+    {"type": "string", "pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"},
+    "header",
+)
+TRACESTATE = Parameter(
+    "tracestate",
+    "Goes with traceparent, unchanged; more than so many characters are left out.",
+    {"type": "string", "maxLength": TRACESTATE_BYTES_MAX},
     "header",
 )
 RUNS = (

@@ -28,6 +28,7 @@ from service.api.requests import (
 )
 from service.api.rights import caller, needs, own_run
 from service.api.schemas import Accepted, CancelAccepted, RunPage, StepList, VariableList
+from service.api.tracing import Headers, traced
 from service.domain.events import RUN_INPUT_BYTES_MAX, RunStart
 from service.domain.variables import check_variables
 from service.errors import Conflict, Fault, InvalidInput, LogUnavailable, NotFound
@@ -58,7 +59,7 @@ async def execute(request: AnyRequest, workflow_id: FromPath[str]) -> Response[b
     keys = request.headers.getall("idempotency-key", [])
     wanted = _check_execute(await read_object(request), f"{workflow_id}\n{grant.name}", keys)
     try:
-        header, status = await _start(context, workflow_id, wanted, grant)
+        header, status = await _start(context, workflow_id, wanted, grant, request.scope["headers"])
     except LogUnavailable as error:
         problem = problem_of(error)
         extra = problem.extra | {"runId": wanted.run_id}
@@ -67,7 +68,9 @@ async def execute(request: AnyRequest, workflow_id: FromPath[str]) -> Response[b
     return answer(accepted, 202, {"location": f"/api/v2/workflows/runs/{header.run_id}"})
 
 
-async def _start(context: Context, workflow_id: str, wanted: Wanted, grant: Grant) -> tuple[RunHeader, str]:
+async def _start(
+    context: Context, workflow_id: str, wanted: Wanted, grant: Grant, headers: Headers
+) -> tuple[RunHeader, str]:
     """Return the run's header and status, of a new run or of the one that the same request has started."""
     hash_ = request_hash({"workflowId": workflow_id, "variables": wanted.variables})
     repository = context.repository
@@ -82,7 +85,7 @@ async def _start(context: Context, workflow_id: str, wanted: Wanted, grant: Gran
             return header, await _status(context, wanted.run_id)
     workflow = await repository.workflow(workflow_id)
     _check_room(context, wanted.run_id)
-    start = _run_start(workflow, wanted.variables, hash_, by=grant.name)
+    start = traced(_run_start(workflow, wanted.variables, hash_, by=grant.name), headers)
     with context.admission.one(wanted.run_id, grant) as there_already:
         header, new = await repository.start_run(wanted.run_id, start)
         if not new:

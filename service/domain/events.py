@@ -90,7 +90,10 @@ class StepComplete(Payload, frozen=True):
 
 
 class RunStart(Payload, frozen=True):
-    """The header of a run, seq 0. ``definition`` and ``variables`` as JSON values, never cut."""
+    """The header of a run, seq 0. ``definition`` and ``variables`` as JSON values, never cut.
+
+    ``traceparent`` and ``tracestate``: of the request that started it (trace.py).
+    """
 
     type: ClassVar[str] = "run_start"
     workflow_id: str
@@ -100,6 +103,8 @@ class RunStart(Payload, frozen=True):
     trigger: dict[str, Any]
     request_hash: str
     forked_from: str | UnsetType = UNSET
+    traceparent: str | UnsetType = UNSET
+    tracestate: str | UnsetType = UNSET
 
 
 class RunComplete(Payload, frozen=True):

@@ -77,6 +77,8 @@ class Run(Struct):
     outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
     ending: Ending | None = None
     error: Error | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
 
     @property
     def sealed(self) -> bool:
@@ -97,6 +99,8 @@ def begin(run_id: str, start: RunStart, definition: Definition, *, at_ms: int) -
         last_ms=at_ms,
         ready={id_: None for id_, state in steps.items() if not state.open_dependencies},
         open_steps=len(steps),
+        traceparent=None if isinstance(start.traceparent, UnsetType) else start.traceparent,
+        tracestate=None if isinstance(start.tracestate, UnsetType) else start.tracestate,
     )
 
 

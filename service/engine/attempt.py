@@ -28,6 +28,7 @@ async def perform(
     run_id: str,
     elapsed_ms: int,
     say: Say,
+    trace: Mapping[str, str],
 ) -> Ended:
     """Return how the attempt ended; only a cancellation comes through as an exception.
 
@@ -41,7 +42,7 @@ async def perform(
         config = spec.config.render(root)
     except ExpressionFailed as failure:
         return _failed(failure.code, str(failure))
-    attempt = Attempt(config, number, f"{run_id}/{spec.id}", elapsed_ms, say_masked)
+    attempt = Attempt(config, number, f"{run_id}/{spec.id}", elapsed_ms, say_masked, trace)
     timeout_s = None if spec.timeout_ms is None else spec.timeout_ms / 1000
     limit = asyncio.timeout(timeout_s)
     try:

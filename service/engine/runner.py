@@ -25,6 +25,7 @@ from service.domain.decide import (
 )
 from service.domain.events import Error, Payload, StepStart, format_time
 from service.domain.run import CANCELLED, TOO_MANY_EVENTS, Ending, Run, evolve, evolve_lines
+from service.domain.trace import child_of
 from service.engine.attempt import perform
 from service.engine.inbox import AttemptEnded, CancelWished, Inbox, Lines
 from service.engine.meter import Meter, measure
@@ -238,7 +239,7 @@ class Runner:
             perform(
                 self._around.steps[state.spec.type], state.spec, root, self._masking,
                 number=state.attempt, run_id=run.id, elapsed_ms=self._now_ms - state.started_ms,
-                say=partial(self.inbox.say, step_id),
+                say=partial(self.inbox.say, step_id), trace=_trace(run, step_id),
             )
         )  # fmt: skip
         if self._around.meter is not None:
@@ -271,3 +272,11 @@ class Runner:
         # What is due already waits for a place, and a place wakes us.
         due = [ms for ms in moments if ms is not None and ms > self._now_ms]
         return max(0, min(due) - self._clock_ms() + 1) / 1000 if due else None
+
+
+def _trace(run: Run, step_id: str) -> dict[str, str]:
+    """Return the headers of a step's open attempt: a child of what its run was started by."""
+    if run.traceparent is None:
+        return {}
+    own = {"traceparent": child_of(run.traceparent, run.id, step_id, run.steps[step_id].attempt)}
+    return own if run.tracestate is None else own | {"tracestate": run.tracestate}

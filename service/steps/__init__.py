@@ -20,7 +20,8 @@ class Attempt(Struct, frozen=True):
     ``config`` is rendered: no templates are left in it. ``emit(level, lines)`` records lines in order and
     waits while the run cannot take more, so a step that reads a pipe must stop reading until it returns.
     ``idempotency_key`` is the same for every attempt of the step. ``elapsed_ms``: since the step's first
-    attempt began. The engine enforces the step's timeout by cancelling ``run``.
+    attempt began. ``trace``: the headers by which what it asks joins the caller's trace, if there is one (W3C
+    Trace Context). The engine enforces the step's timeout by cancelling ``run``.
     """
 
     config: Mapping[str, Any]
@@ -28,6 +29,7 @@ class Attempt(Struct, frozen=True):
     idempotency_key: str
     elapsed_ms: int
     emit: Emit
+    trace: Mapping[str, str] = {}
 
 
 class Outcome(Struct, frozen=True):

@@ -73,7 +73,7 @@ class Command:
         asked = _read(reading)
         if reading.faults:
             return bad_config(reading.faults)
-        env = _environment(asked.env, attempt.idempotency_key)
+        env = _environment(asked.env, attempt)
         path = _resolve(asked.argv[0], env["PATH"], asked.cwd)
         if not self._allows(asked.argv[0], path):
             return failed("command_not_allowed", f"{asked.argv[0]!r} is not among the allowed commands.")
@@ -151,11 +151,12 @@ def _argv(reading: Config) -> list[str]:
     return texts + arguments
 
 
-def _environment(env: Mapping[str, str], idempotency_key: str) -> dict[str, str]:
+def _environment(env: Mapping[str, str], attempt: Attempt) -> dict[str, str]:
     """Return the command's environment: nothing of the service's own but the usual few."""
     inherited = {name: os.environ[name] for name in INHERITED_ENV if name in os.environ}
-    key = {"TAILRACE_IDEMPOTENCY_KEY": idempotency_key}
-    return {"PATH": DEFAULT_PATH, "LANG": "C.UTF-8"} | inherited | dict(env) | key
+    key = {"TAILRACE_IDEMPOTENCY_KEY": attempt.idempotency_key}
+    trace = {} if "TRACEPARENT" in env else {name.upper(): text for name, text in attempt.trace.items()}
+    return {"PATH": DEFAULT_PATH, "LANG": "C.UTF-8"} | inherited | trace | dict(env) | key
 
 
 def _resolve(name: str, path: str, cwd: str | None) -> str | None:

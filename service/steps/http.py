@@ -77,6 +77,8 @@ class Http:
             return bad_config(reading.faults)
         request.headers.setdefault("idempotency-key", attempt.idempotency_key)
         request.headers.setdefault("user-agent", USER_AGENT)
+        if "traceparent" not in request.headers:  # one of the step's own stands for itself
+            request.headers.update({**attempt.trace, **request.headers})
         started = time.monotonic()
         timeout_ms = request.timeout_ms or TIMEOUT_MS
         try:
