@@ -102,7 +102,8 @@ class Service:
 
 def serve(settings: Settings) -> int:
     """Run the service until SIGTERM or SIGINT and return the exit code; prints its address on stdout."""
-    diagnostics.configure(settings.diagnostics, settings.diagnostics_level)
+    secrets = settings.secrets.values()
+    diagnostics.configure(settings.diagnostics, settings.diagnostics_level, secrets=secrets)
     for name, meant in unknown_names(os.environ):
         _diagnostics.warning("unknown setting", name=name, meant=meant)
     try:
