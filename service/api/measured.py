@@ -47,9 +47,12 @@ class Measured:
                 status = message.get("status", 101)
             return send(message)
 
+        # A request that was sent behind another begins with a copy of that one's context.
+        structlog.contextvars.clear_contextvars()
+        if told := told_by_caller(scope["headers"]):
+            structlog.contextvars.bind_contextvars(**told)
         try:
-            with structlog.contextvars.bound_contextvars(**told_by_caller(scope["headers"])):
-                await self.app(scope, receive, answer)
+            await self.app(scope, receive, answer)
         finally:
             route = scope.get(ROUTE, NO_ROUTE)
             self._meter.answered(

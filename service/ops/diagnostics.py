@@ -98,11 +98,11 @@ class Plain:
         return event
 
     def _plain(self, value: Any, length_max: int, depth: int = 0) -> Any:
+        if isinstance(value, str):
+            return self._text(value, length_max)
         if _has_json(value):
             return value
         match value:
-            case str():
-                return self._text(value, length_max)
             case Mapping() if depth < DEPTH_MAX:
                 pairs = list(value.items())[:ITEMS_MAX]
                 plain = {

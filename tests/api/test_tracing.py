@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import socket
 import threading
 
 import pytest
@@ -121,6 +122,20 @@ def test_a_run_keeps_its_trace_over_a_crash(server, upstream):
     server.start()
     assert server.finished(run_id)["status"] == "success"
     assert [each["traceparent"] for each in Upstream.seen] == [child_of(GIVEN, run_id, "ask", 1)]
+
+
+def test_a_request_on_the_same_connection_is_not_of_the_trace_before(server):
+    of_trace = f"GET /health?1 HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\ntraceparent: {GIVEN}\r\n\r\n"
+    of_none = f"GET /ready HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nConnection: close\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall((of_trace + of_none).encode())  # the second waits for the end of the first
+        while connection.recv(65_536):
+            pass
+    assert server.stop() == 0
+    lines = [json.loads(line) for line in server.diagnostics.read_text().splitlines()]
+    *_, first, second = [line for line in lines if line["message"] == "request"]
+    assert (first["path"], first.get("trace_id")) == ("/health", TRACE)
+    assert (second["path"], second.get("trace_id")) == ("/ready", None)
 
 
 def test_the_diagnostics_of_a_request_carry_its_trace_and_its_callers_id(server):
