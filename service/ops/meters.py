@@ -128,4 +128,3 @@ class Meters:
         self.requests = RequestMeter()
         self.loop = LoopMeter()
         self.garbage = GarbageMeter()
-        # Another room's meter, such as the streams', has its place here, and its families in metrics.py.
