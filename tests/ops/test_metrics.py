@@ -142,13 +142,10 @@ def test_the_disk_is_the_one_that_the_log_is_on(server):
 def test_runs_at_work_waiting_and_over(server):
     before = scrape(server)
     runs = [server.execute("hour" if n else "sleep") for n in range(5)]
-    during = until(
-        server, lambda now: now("tailrace_runs_waiting") == 2 and now("tailrace_runs", status="running") == 3
-    )
-    assert during("tailrace_runs", status="queued") == 2
-    assert during("tailrace_runs_alive") == 3
-    assert during("tailrace_attempts_running", type="command") == 1
-    assert during("tailrace_attempts_running", type="wait") == 2
+    until(server, lambda now: now("tailrace_runs_waiting") == now("tailrace_runs", status="queued") == 2)
+    until(server, lambda now: now("tailrace_runs_alive") == now("tailrace_runs", status="running") == 3)
+    until(server, lambda now: now("tailrace_attempts_running", type="command") == 1)
+    during = until(server, lambda now: now("tailrace_attempts_running", type="wait") == 2)
     assert during("tailrace_attempt_places_free") == before("tailrace_attempt_places_free") - 1
     for run_id in runs:
         assert server.post(f"{W}/runs/{run_id}/cancel").status == 202
@@ -177,7 +174,7 @@ def test_steps_that_are_repeated_and_fail(server):
 
 
 def test_lists_that_are_behind(server):
-    assert scrape(server)("tailrace_projection_lag_events") == 0
+    until(server, lambda now: now("tailrace_projection_lag_events") == 0)
     with locked(server.db.with_name("tailrace.db.views")):
         server.create("unseen", ECHO)
         until(
