@@ -20,14 +20,13 @@ import structlog
 import uvloop
 
 from service.access import Authentication, KeyFile, TokenIssuer
-from service.api import api, public_paths
+from service.api import api, public_paths, stream_meter
 from service.api.admission import Admission
 from service.api.asgi import App
 from service.api.context import Context
 from service.api.credentials import Credentials
 from service.api.gate import Gate, own_authorities
 from service.api.health import VERSION
-from service.api.measured import Measured
 from service.api.owners import Owners
 from service.api.peers import Proxies
 from service.api.stream import StreamBounds, StreamEndpoint
@@ -178,9 +177,9 @@ async def build(
     owners = Owners(repository)
     stream = _stream(settings, service, log, segments, authentication, owners)
     context = _context(settings, service, stream, repository, projections, authentication)
-    # A room with families of its own, such as the streams, gives them here as further arguments.
-    service.metrics = Metrics(meters, _sources(context, service, segments))
-    service.app = Measured(_gate(settings, context, stream, port), meters.requests)
+    streams = stream_meter.families(stream.meter, stream.readers)
+    service.metrics = Metrics(meters, _sources(context, service, segments), *streams)
+    service.app = _gate(settings, context, stream, port, meters)
     try:
         async with asyncio.TaskGroup() as group:
             parts = [
@@ -328,7 +327,7 @@ def _authentication(settings: Settings) -> Authentication:
     return Authentication(keys, issuer)
 
 
-def _gate(settings: Settings, context: Context, stream: StreamEndpoint, port: int) -> App:
+def _gate(settings: Settings, context: Context, stream: StreamEndpoint, port: int, meters: Meters) -> App:
     return Gate(
         api(context, stream),
         authorities=own_authorities(settings.host, port, tls=settings.tls_cert is not None),
@@ -337,6 +336,7 @@ def _gate(settings: Settings, context: Context, stream: StreamEndpoint, port: in
         credentials=context.credentials,
         proxies=Proxies(settings.behind_proxy),
         body_bytes_max=settings.max_body_bytes,
+        meter=meters.requests,
     )
 
 

@@ -12,9 +12,11 @@ import structlog
 from service.api.asgi import App, Message, Receive, Scope, Send, only, send_problem
 from service.api.bodies import has_body, oversized, replayed, whole_body
 from service.api.credentials import Credentials
+from service.api.measured import Meter, tell
 from service.api.peers import Proxies
 from service.api.problems import Problem, problem_of
 from service.api.rights import GRANT
+from service.api.tracing import told_by_caller
 from service.errors import Throttled, Unauthenticated
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -39,6 +41,7 @@ class Gate:
     ``authorities``: what own_authorities says. ``hosts``: further names, with a port or for any port.
     ``origins``: web origins that may call and read from elsewhere. ``credentials`` finds out what the caller
     may do; it stands in the scope for those behind the gate. ``proxies``: those that may speak for others.
+    ``meter`` is told of every request, also of one that is refused.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Gate:
         credentials: Credentials,
         proxies: Proxies,
         body_bytes_max: int,
+        meter: Meter,
     ) -> None:
         self.app = app
         self.credentials = credentials
@@ -59,13 +63,14 @@ class Gate:
         self.hosts = frozenset(hosts)
         self.origins = frozenset(origins)
         self.body_bytes_max = body_bytes_max
+        self.meter = meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer it."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        started = time.monotonic()
+        began = time.perf_counter()
         request_id = secrets.token_hex(8)
         status: int | None = None
         headers = [(b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff")]
@@ -78,18 +83,22 @@ class Gate:
                 message["headers"] = [*message.get("headers", ()), *headers]
             return send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                await self._admit(scope, receive, answer, headers)
-            finally:
-                _diagnostics.info(
-                    "request",
-                    method=scope.get("method", "WS"),
-                    path=scope["path"],
-                    status=status,
-                    by=scope[GRANT].name if GRANT in scope else None,
-                    ms=round((time.monotonic() - started) * 1000, 1),
-                )
+        # A request that was sent behind another begins with a copy of that one's context.
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id, **told_by_caller(scope["headers"]))
+        try:
+            await self._admit(scope, receive, answer, headers)
+        finally:
+            seconds = time.perf_counter() - began
+            tell(self.meter, scope, status, seconds)
+            _diagnostics.info(
+                "request",
+                method=scope.get("method", "WS"),
+                path=scope["path"],
+                status=status,
+                by=scope[GRANT].name if GRANT in scope else None,
+                ms=round(seconds * 1000, 1),
+            )
 
     async def _admit(
         self, scope: Scope, receive: Receive, send: Send, headers: list[tuple[bytes, bytes]]

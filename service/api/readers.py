@@ -47,12 +47,12 @@ class Stop(Flag):
 
 
 class Reader:
-    """One stream. ``place`` is None until it has begun.
+    """One stream. ``place`` is None until it has begun; ``head`` was its run's last seq then.
 
     ``wake``, while others push to it what is new, sends it back to read by itself.
     """
 
-    __slots__ = ("address", "began_at", "form", "grant", "id", "place", "run_id", "stop", "wake")
+    __slots__ = ("address", "began_at", "form", "grant", "head", "id", "place", "run_id", "stop", "wake")
 
     def __init__(self, id_: int, run_id: str, form: str, grant: Grant, address: str) -> None:
         self.id = id_
@@ -62,13 +62,25 @@ class Reader:
         self.address = address
         self.began_at = monotonic()
         self.place: Placed | None = None
+        self.head = -1
         self.stop = Stop()
         self.wake: Callable[[], None] | None = None
 
     @property
-    def parked(self) -> bool:
-        """Tell whether others push to it what is new."""
-        return self.wake is not None
+    def phase(self) -> str:
+        """Return ``opening`` until it has begun, ``replaying`` what was there then, ``live`` from then on."""
+        if self.place is None:
+            return "opening"
+        return "replaying" if self.behind else "live"
+
+    @property
+    def behind(self) -> int:
+        """Return how many seqs it has still to come to where its run was when it began."""
+        return 0 if self.place is None else max(0, self.head - self.place.after)
+
+    def begins(self, place: Placed, head: int) -> None:
+        """Note where the stream stands from now on, of a run that has come to ``head``."""
+        self.place, self.head = place, head
 
     def end(self, problem: Problem) -> None:
         """Make the stream end because of ``problem``."""

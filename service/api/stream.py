@@ -6,6 +6,7 @@ A refusal is answered before anything is accepted, with its real HTTP status and
 import asyncio
 from functools import partial
 from re import compile as pattern
+from time import monotonic
 
 import msgspec
 from msgspec import Struct
@@ -21,6 +22,7 @@ from service.api.rights import GRANT, demand
 from service.api.stream_form import EVENT_STREAM, NDJSON, form_for
 from service.api.stream_http import KEEPALIVE_INTERVAL_S, stream_over_http
 from service.api.stream_live import LiveRuns
+from service.api.stream_meter import LEFT, StreamMeter
 from service.api.stream_query import StreamQuery, header, parse_stream_query
 from service.api.stream_read import Reading, open_reading
 from service.api.stream_ws import stream_over_websocket
@@ -77,7 +79,8 @@ class StreamEndpoint:
         self.bounds = bounds
         self.stall_timeout_s = stall_timeout_s
         self.keepalive_interval_s = keepalive_interval_s
-        self.live = LiveRuns(log)
+        self.meter = StreamMeter()
+        self.live = LiveRuns(log, self.meter)
         self.readers = Readers()
         self._authentication = authentication
         self.may_see = may_see
@@ -106,10 +109,15 @@ class StreamEndpoint:
             await _refuse(scope, receive, send, refusal)
             return
         with self.readers.one(run_id, _form_name(scope), grant=grant, address=address) as reader:
+            how = LEFT
             try:
-                await self._stream(scope, receive, send, reader)
+                how = await self._stream(scope, receive, send, reader)
             except TailraceError as error:  # only ever before anything was accepted
-                await _refuse(scope, receive, send, problem_of(error))
+                problem = problem_of(error)
+                how = str(problem.status)
+                await _refuse(scope, receive, send, problem)
+            finally:
+                self.meter.over(reader.form, how, monotonic() - reader.began_at)
 
     def _refusal(self, scope: Scope, run_id: str, grant: Grant, address: str) -> Problem | None:
         if scope["type"] == "http" and scope["method"] != "GET":
@@ -144,14 +152,13 @@ class StreamEndpoint:
                 said = f"{whose} has begun {bounds.starts_per_minute} streams within a minute."
                 raise Throttled(said, retry_after_s=wait_s)
 
-    async def _stream(self, scope: Scope, receive: Receive, send: Send, reader: Reader) -> None:
+    async def _stream(self, scope: Scope, receive: Receive, send: Send, reader: Reader) -> str:
         query = parse_stream_query(scope["query_string"], header(scope, b"last-event-id"))
         if not _RUN_ID.fullmatch(reader.run_id):
             raise NotFound("run", reader.run_id)
         if scope["type"] == "websocket":
-            await self._over_websocket(scope, receive, send, reader, query)
-        else:
-            await self._over_http(scope, receive, send, reader, query)
+            return await self._over_websocket(scope, receive, send, reader, query)
+        return await self._over_http(scope, receive, send, reader, query)
 
     async def _opened(self, reader: Reader, query: StreamQuery) -> Reading:
         visible = None if reader.grant.sees_all else partial(self.may_see, reader.grant)
@@ -159,7 +166,7 @@ class StreamEndpoint:
 
     async def _over_websocket(
         self, scope: Scope, receive: Receive, send: Send, reader: Reader, query: StreamQuery
-    ) -> None:
+    ) -> str:
         """Stream over a WebSocket that is accepted at once if the run may take its time."""
         reading: Reading | None = None
         if not query.wait_s or await self._is_there(reader):
@@ -168,7 +175,7 @@ class StreamEndpoint:
         async def opening() -> Reading:
             return reading or await self._opened(reader, query)
 
-        await stream_over_websocket(
+        return await stream_over_websocket(
             scope, receive, send, opening,
             live=self.live,
             reader=reader,
@@ -181,19 +188,20 @@ class StreamEndpoint:
 
     async def _over_http(
         self, scope: Scope, receive: Receive, send: Send, reader: Reader, query: StreamQuery
-    ) -> None:
+    ) -> str:
         """Stream over HTTP; the response begins once the run exists, so that its status is true."""
         opening = self._opened(reader, query)
         reading = await (held(opening, receive, self.closing) if query.wait_s else opening)
         if reading is None:
-            return
+            return LEFT
         form = form_for(header(scope, b"accept"))
         assert form is not None
-        await stream_over_http(
+        return await stream_over_http(
             scope, receive, send, reading, form,
             reader=reader,
             stall_timeout_s=self.stall_timeout_s,
             keepalive_interval_s=self.keepalive_interval_s,
+            meter=self.meter,
         )  # fmt: skip
 
 

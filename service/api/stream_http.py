@@ -12,6 +12,7 @@ from service.api.race import first_of
 from service.api.readers import Reader
 from service.api.stream_control import Narrator, Part
 from service.api.stream_form import Form
+from service.api.stream_meter import LEFT, StreamMeter
 from service.api.stream_read import Reading
 from service.errors import TailraceError
 from service.wire.outgoing import EXTENSION, PIECE_BYTES_MAX, Outgoing
@@ -34,18 +35,19 @@ async def stream_over_http(
     reader: Reader,
     stall_timeout_s: float,
     keepalive_interval_s: float,
-) -> None:
+    meter: StreamMeter,
+) -> str:
     """Send what ``reading`` yields, to the run's end; maybe 204 when a finished run has nothing left to send.
 
-    Returns when the client leaves, too, or ``reader`` has to stop. Raises what the log raises before the
-    response has begun.
+    Returns how it ended: ``end``, a status, or LEFT; before the run does if ``reader`` has to stop. Raises
+    what the log raises before the response has begun.
     """
     outgoing: Outgoing | None = (scope.get("extensions") or {}).get(EXTENSION)
     if outgoing is not None:
         outgoing.stall_timeout_s = stall_timeout_s
     body = Body(send)
-    reader.place = reading
-    last = b""
+    reader.begins(reading, reading.head)
+    last, how = b"", "end"
     narrator = Narrator(reading)
     first, something = await _begin(narrator)
     if not something and form.no_content:
@@ -53,13 +55,17 @@ async def stream_over_http(
     else:
         headers = [(b"content-type", form.media_type.encode()), *_NEVER_STORED]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        last = await first_of(
+        last, how = await first_of(
             _listen(receive),
-            _send_all(body, form, first, narrator),
+            _send_all(body, form, first, narrator, meter),
             _keep_alive(body, form, keepalive_interval_s),
             _stopped(reader, form),
         )
     await _farewell(body, last, outgoing)
+    return how
+
+
+Last = tuple[bytes, str]  # the last bytes of a stream, and how it ended
 
 
 class Body:
@@ -93,15 +99,17 @@ async def _begin(narrator: Narrator) -> tuple[list[Part], bool]:
     return first, not narrator.reading.over
 
 
-async def _send_all(body: Body, form: Form, first: Iterable[Part], narrator: Narrator) -> bytes:
+async def _send_all(
+    body: Body, form: Form, first: Iterable[Part], narrator: Narrator, meter: StreamMeter
+) -> Last:
     reading = narrator.reading
     try:
         for part in first:
-            await _write(body, form, part)
+            await _write(body, form, part, meter)
         while True:
             following = await narrator.next()
             if following is not None:
-                await _write(body, form, following)
+                await _write(body, form, following, meter)
             elif reading.seal is not None:
                 break
             else:
@@ -109,20 +117,22 @@ async def _send_all(body: Body, form: Form, first: Iterable[Part], narrator: Nar
     except Exception as error:  # noqa: BLE001  the one place where our faults end
         if not isinstance(error, TailraceError):
             _diagnostics.exception("stream failed", after=reading.after)
-        await body.write(form.fault(problem_of(error)))
-    else:
-        await body.write(form.end(reading))
-    return b""
+        problem = problem_of(error)
+        return form.fault(problem), str(problem.status)
+    return form.end(reading), "end"
 
 
-async def _write(body: Body, form: Form, part: Part) -> None:
+async def _write(body: Body, form: Form, part: Part, meter: StreamMeter) -> None:
     if part.said:
         await body.write(b"".join(map(form.said, part.said)))
+    size = 0
     for text, _ in form.events(part.events):
         await body.write(text)
+        size += len(text)
+    meter.delivered(events=len(part.events), size=size)
 
 
-async def _keep_alive(body: Body, form: Form, interval_s: float) -> bytes:
+async def _keep_alive(body: Body, form: Form, interval_s: float) -> Last:
     while True:
         writes = body.writes
         await asyncio.sleep(interval_s)
@@ -130,15 +140,16 @@ async def _keep_alive(body: Body, form: Form, interval_s: float) -> bytes:
             await body.write(form.keepalive)
 
 
-async def _listen(receive: Receive) -> bytes:
+async def _listen(receive: Receive) -> Last:
     while (await receive())["type"] != "http.disconnect":
         pass
-    return b""
+    return b"", LEFT
 
 
-async def _stopped(reader: Reader, form: Form) -> bytes:
+async def _stopped(reader: Reader, form: Form) -> Last:
     problem = await reader.stop.reason()
-    return form.shutdown(problem) if problem is SHUTTING_DOWN else form.fault(problem)
+    said = form.shutdown(problem) if problem is SHUTTING_DOWN else form.fault(problem)
+    return said, str(problem.status)
 
 
 async def _farewell(body: Body, last: bytes, outgoing: Outgoing | None) -> None:

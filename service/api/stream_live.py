@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from time import monotonic
 
 from service.api.filters import EventFilter
+from service.api.stream_meter import StreamMeter
 from service.domain.events import RunComplete
 from service.errors import TailraceError
 from service.log import Log, Recorded
@@ -86,7 +87,8 @@ class Crowd:
 class LiveRuns:
     """The crowds of all runs. ``run`` must be running for anyone to be parked."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, meter: StreamMeter | None = None) -> None:
+        self.meter = meter or StreamMeter()
         self._log = log
         self._crowds: dict[Key, Crowd] = {}
         self._tailers: asyncio.TaskGroup | None = None
@@ -161,30 +163,37 @@ class LiveRuns:
         for watcher in late:
             del crowd.ahead[watcher]
             crowd.watchers[watcher] = None
-        await _push_all(crowd, watchers, passing, last_seq)
+        await self._push_all(crowd, watchers, passing, last_seq)
         for watcher in late:
-            await _push_all(crowd, [watcher], _behind(passing, watcher.after), last_seq)
+            await self._push_all(crowd, [watcher], _behind(passing, watcher.after), last_seq)
         took_s = now() - began_at
+        self.meter.push_s.observe(took_s)
         if took_s > QUICK_FLUSH_S and await self._log.wait(crowd.key[0], after=-2) > last_seq:
             await asyncio.sleep(min(took_s, PAUSE_MAX_S))
 
+    async def _push_all(
+        self, crowd: Crowd, watchers: Sequence[Watcher], events: Sequence[Recorded], last_seq: int
+    ) -> None:
+        texts = list(text_frames(events))
+        size = sum(len(text) for text, _ in texts)
+        for start in range(0, len(watchers), PUSHES_PER_TURN):
+            if start:
+                await asyncio.sleep(0)
+            some = watchers[start : start + PUSHES_PER_TURN]
+            for text, seq in texts:
+                self.meter.fell_behind += _push(crowd, some, text, seq)
+            taken = 0
+            for watcher in some:
+                if watcher.crowd is crowd:
+                    watcher.after = last_seq  # what the filter hides needs no push
+                    taken += 1
+            # Who has left, or fell behind within the texts, is not counted: neither is wholly delivered.
+            self.meter.delivered(events=taken * len(events), size=taken * size)
 
-async def _push_all(
-    crowd: Crowd, watchers: Sequence[Watcher], events: Sequence[Recorded], last_seq: int
-) -> None:
-    texts = list(text_frames(events))
-    for start in range(0, len(watchers), PUSHES_PER_TURN):
-        if start:
-            await asyncio.sleep(0)
-        some = watchers[start : start + PUSHES_PER_TURN]
-        for text, seq in texts:
-            _push(crowd, some, text, seq)
-        for watcher in some:
-            if watcher.crowd is crowd:
-                watcher.after = last_seq  # what the filter hides needs no push
 
-
-def _push(crowd: Crowd, watchers: Sequence[Watcher], text: bytes | memoryview, seq: int) -> None:
+def _push(crowd: Crowd, watchers: Sequence[Watcher], text: bytes | memoryview, seq: int) -> int:
+    """Push ``text`` to each who is still there, and return how many could not take it."""
+    fell = 0
     for watcher in watchers:
         if watcher.crowd is crowd:  # not one that has left, or was sent back, meanwhile
             assert watcher.parking is not None
@@ -192,6 +201,8 @@ def _push(crowd: Crowd, watchers: Sequence[Watcher], text: bytes | memoryview, s
                 watcher.after = seq
             else:
                 crowd.release(watcher)
+                fell += 1
+    return fell
 
 
 def _behind(events: Sequence[Recorded], after: int) -> Sequence[Recorded]:

@@ -101,8 +101,8 @@ class Behind:
         self._segment = segment
         self._after = after
 
-    def __bool__(self) -> bool:
-        return self.last_seq > self._after
+    def __len__(self) -> int:
+        return max(0, self.last_seq - self._after)
 
     @property
     def last_seq(self) -> int:

@@ -14,6 +14,7 @@ from service.api.race import first_of
 from service.api.readers import Reader
 from service.api.stream_control import Narrator, Part
 from service.api.stream_live import LiveRuns, Watcher
+from service.api.stream_meter import LEFT
 from service.api.stream_read import Reading
 from service.errors import Damaged, LogUnavailable, TailraceError
 from service.wire.allowance import CLIENT_FRAME_BYTES_MAX, Allowance
@@ -50,8 +51,8 @@ async def stream_over_websocket(
     live: LiveRuns,
     reader: Reader,
     stall_timeout_s: float,
-) -> None:
-    """Accept, send what the reading yields, and close; returns when the client leaves, too.
+) -> str:
+    """Accept, send what the reading yields, and close; returns the close code, or LEFT.
 
     ``opening`` returns the reading, in its own time; what it raises becomes a close. ``reader`` says when
     to stop before the end.
@@ -62,8 +63,7 @@ async def stream_over_websocket(
     extensions = scope.get("extensions") or {}
     outgoing: Outgoing | None = extensions.get(EXTENSION)
     parking: Parking | None = extensions.get(PARKING)
-    sender = Sender(send, opening, live, stall_timeout_s, parking)
-    reader.place = sender.watcher
+    sender = Sender(send, opening, live, stall_timeout_s, parking, reader)
     if outgoing is not None:
         outgoing.stall_timeout_s = stall_timeout_s
         outgoing.stall_reason = sender.stall_reason
@@ -71,9 +71,11 @@ async def stream_over_websocket(
     while now is Now.BEHIND:
         now = await first_of(_listen(receive), sender.catch_up(), _stopped(reader, sender))
         if now is Now.LIVE:
-            now = await (_stopped(reader, sender) if reader.stop.is_set() else sender.park(receive, reader))
-    if isinstance(now, Close):
-        await send({"type": "websocket.close", "code": now.code, "reason": now.reason})
+            now = await (_stopped(reader, sender) if reader.stop.is_set() else sender.park(receive))
+    if not isinstance(now, Close):
+        return LEFT
+    await send({"type": "websocket.close", "code": now.code, "reason": now.reason})
+    return str(now.code)
 
 
 class Sender:
@@ -92,6 +94,7 @@ class Sender:
         live: LiveRuns,
         stall_timeout_s: float,
         parking: Parking | None,
+        reader: Reader,
     ) -> None:
         self.watcher = Watcher(-1, parking)
         self._narrator: Narrator | None = None
@@ -99,6 +102,7 @@ class Sender:
         self._live = live
         self._send = send
         self._stall_timeout_s = stall_timeout_s
+        self._reader = reader
 
     def stall_reason(self) -> str:
         """Return what a reader that takes nothing is told."""
@@ -109,16 +113,16 @@ class Sender:
         after = self.watcher.after
         return f"resume with after={after}" if after >= 0 else "nothing was sent yet"
 
-    async def park(self, receive: Receive, reader: Reader) -> Now:
+    async def park(self, receive: Receive) -> Now:
         """Sleep while what is new is pushed to the client, until it leaves or has to read by itself again."""
         assert self._narrator is not None
         if not self._live.park(self.watcher, self.reading.stream, self.reading.where):
             return Now.BEHIND
-        reader.wake = self.watcher.release
+        self._reader.wake = self.watcher.release
         try:
             message = await receive()
         finally:
-            reader.wake = None
+            self._reader.wake = None
             self._live.leave(self.watcher)
         self._narrator.moved_to(self.watcher.after)
         return Now.BEHIND if message["type"] == WOKEN else Now.LEFT
@@ -141,6 +145,7 @@ class Sender:
         if self._narrator is None:
             self.reading = await self._opening()
             self.watcher.after = self.reading.after
+            self._reader.begins(self.watcher, self.reading.head)
             self._narrator = Narrator(self.reading)
         reading, parking = self.reading, self.watcher.parking
         while True:
@@ -158,6 +163,7 @@ class Sender:
     async def _send_frames(self, part: Part) -> None:
         assert self.watcher.parking is not None
         push = self.watcher.parking.push
+        size = 0
         if part.said:
             said = b"".join([text_frame(message.data) for message in part.said])
             await self._send({"type": "websocket.send", "preframed": said})
@@ -165,6 +171,8 @@ class Sender:
             self.watcher.after = seq
             if not push(frames):
                 await self._send({"type": "websocket.send", "preframed": frames})
+            size += len(frames)
+        self._live.meter.delivered(events=len(part.events), size=size)
 
     async def _send_texts(self, part: Part) -> None:
         for message in part.said:
@@ -172,6 +180,7 @@ class Sender:
         for seq, data in part.events.payloads():
             await self._send_text(data)
             self.watcher.after = seq
+            self._live.meter.delivered(events=1, size=len(data))
 
     async def _send_text(self, data: bytes) -> None:
         async with asyncio.timeout(self._stall_timeout_s):

@@ -16,7 +16,7 @@ from service.log import Log
 class StreamRow(Struct, frozen=True, rename="camel"):
     """An open stream. ``open_for`` in ms; ``lag``: events behind the run's newest.
 
-    ``phase``: ``opening`` until the run exists and has been found, ``replaying`` what is stored, ``live``.
+    ``phase``: ``opening`` until the run has been found, ``replaying`` what was there then, ``live``.
     ``after``: behind which seq the client goes on (None: before the first).
     """
 
@@ -62,14 +62,13 @@ async def _row(log: Log, reader: Reader) -> StreamRow:
     head = await log.wait(f"run/{reader.run_id}", after=-2)
     after = None if reader.place is None else reader.place.after
     lag = None if after is None else max(0, head - after)
-    phase = "opening" if lag is None else "live" if reader.parked or lag == 0 else "replaying"
     return StreamRow(
         id=reader.id,
         run_id=reader.run_id,
         user=reader.grant.name,
         address=reader.address,
         form=reader.form,
-        phase=phase,
+        phase=reader.phase,
         after=after if after is None or after >= 0 else None,
         last_seq=head if head >= 0 else None,
         lag=lag,

@@ -18,8 +18,8 @@ class Stretch(Protocol):
     @property
     def last_seq(self) -> int: ...  # noqa: D102
 
-    def __bool__(self) -> bool:
-        """Tell whether there is an event in it."""
+    def __len__(self) -> int:
+        """Return how many events are in it."""
         ...
 
     def text_frames(self) -> Joined:
@@ -47,8 +47,8 @@ class Rows:
     def __init__(self, events: Sequence[Recorded] = ()) -> None:
         self.events = events
 
-    def __bool__(self) -> bool:
-        return bool(self.events)
+    def __len__(self) -> int:
+        return len(self.events)
 
     @property
     def last_seq(self) -> int:

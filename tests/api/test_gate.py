@@ -8,7 +8,8 @@ import pytest
 
 from service.api.gate import Gate, own_authorities
 from service.api.peers import Proxies
-from tests.api.test_history import open_to_all
+from service.ops.meters import RequestMeter
+from tests.api.inside import open_to_all
 
 
 def raw(server, request: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -203,6 +204,7 @@ def gate(**options) -> Gate:
     options = {
         "credentials": open_to_all(),
         "proxies": Proxies(),
+        "meter": RequestMeter(),
     } | options
     return Gate(inside, authorities=own_authorities("10.0.0.5", 8080), body_bytes_max=100, **options)
 

@@ -1,6 +1,5 @@
 """History over HTTP: pages of a run, its messages, and the log of all runs; the bytes are the stored ones."""
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -8,17 +7,12 @@ from typing import Any
 import httpx
 import pytest
 
-from service.access import EVERYTHING, Authentication, KeyFile
 from service.api import api
-from service.api.asgi import App, Receive, Scope, Send
 from service.api.context import Context
-from service.api.credentials import Credentials
-from service.api.owners import sees_all
-from service.api.rights import GRANT
 from service.domain.events import CancelRequested, StepComplete, StepStart, WorkflowCreated, format_time
 from service.log import Log
 from service.log.memory import MemoryLog
-from service.projection import Projections
+from tests.api.inside import context_of, trusting
 from tests.projection.histories import (
     START_MS,
     append_frames,
@@ -34,30 +28,6 @@ from tests.projection.histories import (
 from tests.projection.house import projecting
 
 RUN_TYPES = "run_start,step_start,step_log,variable_change,step_complete,run_complete"
-
-
-def open_to_all() -> Credentials:
-    """Return what stands before a service without keys."""
-    return Credentials(Authentication(KeyFile(Path("no.keys"))), ())
-
-
-def context_of(log: Log, projections: Projections) -> Context:
-    unused: Any = None
-    return Context(
-        log=log, repository=unused, projections=projections, closing=asyncio.Event(), free_bytes=lambda: 0,
-        min_free_bytes=0, unavailable=lambda: None, may_see=sees_all, credentials=open_to_all(),
-        readers=unused, admission=unused,
-        recovered=lambda: True, metrics=unused,
-    )  # fmt: skip
-
-
-def trusting(app: App) -> App:
-    """Return ``app`` for callers who may do everything, as behind the gate of a service without keys."""
-
-    async def passed(scope: Scope, receive: Receive, send: Send) -> None:
-        await app({**scope, GRANT: EVERYTHING}, receive, send)
-
-    return passed
 
 
 class History:

@@ -10,7 +10,8 @@ from pathlib import Path
 from service.api import api
 from service.log.memory import MemoryLog
 from service.log.sqlite import SqliteLog
-from tests.api.test_history import History, context_of, trusting
+from tests.api.inside import context_of, trusting
+from tests.api.test_history import History
 from tests.projection.histories import append_frames, guide_frames, long_frames
 from tests.projection.house import projecting
 from tests.server import Server

@@ -9,7 +9,8 @@ import pytest
 from service.api import patience
 from service.domain.events import StepComplete, StepStart
 from service.log.memory import MemoryLog
-from tests.api.test_history import History, context_of, seqs
+from tests.api.inside import context_of
+from tests.api.test_history import History, seqs
 from tests.projection.histories import append_run, log_line, seal, start
 from tests.projection.house import projecting
 

@@ -11,9 +11,10 @@ from service.api.peers import Proxies
 from service.app import Service, build
 from service.errors import LogUnavailable, NotCaughtUp
 from service.log.memory import MemoryLog
+from service.ops.meters import RequestMeter
 from service.ops.settings import Settings
 from service.projection import Projections
-from tests.api.test_history import open_to_all
+from tests.api.inside import open_to_all
 
 W = "/api/v2/workflows"
 DEFINITION = {"steps": {"a": {"type": "wait", "config": {"duration": 1}}}}
@@ -140,7 +141,12 @@ async def test_a_body_that_does_not_come_is_408(monkeypatch):
 
     headers = [(b"host", b"localhost:1"), (b"content-length", b"5")]
     door = gate.Gate(
-        app, authorities=["localhost:1"], credentials=open_to_all(), proxies=Proxies(), body_bytes_max=10
+        app,
+        authorities=["localhost:1"],
+        credentials=open_to_all(),
+        proxies=Proxies(),
+        meter=RequestMeter(),
+        body_bytes_max=10,
     )
     await door({"type": "http", "method": "POST", "path": "/", "headers": headers}, receive, send)
     answer = Answer(sent)
