@@ -25,7 +25,7 @@ ARROWS = {
     "__main__": {"cli"},
     "access": {"errors"},
     "api": {"access", "domain", "errors", "log", "ops", "projection", "repository", "segments", "wire"},
-    "cli": {"access", "app", "client", "errors", "ops"},
+    "cli": {"access", "app", "client", "errors", "log", "ops"},
     "client": set(),
     "domain": {"errors"},
     "engine": {"domain", "errors", "log", "repository", "steps"},

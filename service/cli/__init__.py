@@ -8,6 +8,7 @@ from typing import Any
 
 import rich_click as click
 
+from service.cli.backup import backup, verify
 from service.cli.keys import keys
 from service.cli.runs import cancel, history, ls, run, show, watch
 from service.cli.serve import serve
@@ -50,7 +51,7 @@ def tailrace() -> None:
     """
 
 
-for command in (serve, run, watch, ls, show, history, cancel, keys):
+for command in (serve, run, watch, ls, show, history, cancel, keys, backup, verify):
     tailrace.add_command(command)
 
 
