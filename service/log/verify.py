@@ -14,7 +14,7 @@ from sqlite_utils import Database
 from migrations.log import log as migrations
 from service.errors import Damaged, LogUnavailable
 from service.log import Recorded, chain_next, chain_seed
-from service.log.reader import Reader
+from service.log.reader import Reader, uri_of
 
 PAGE_EVENTS = 500
 FAULTS_TOLD_MAX = 100
@@ -77,7 +77,7 @@ def verify(path: Path, progress: Callable[[int, int], None] = lambda _done, _all
         connection = _opened(path)
     except _Unreadable as error:
         return Verdict(0, 0, 0, b"", [str(error)], 1)
-    reader = Reader(path)
+    reader = Reader(path, immutable=_has_no_wal(path))
     walk = _Walk(connection)
     try:
         for fault in _of_file(connection):
@@ -104,13 +104,29 @@ def pages(path: Path) -> Iterator[tuple[Sequence[Recorded], int]]:
     Raises NoLog, Damaged, LogUnavailable.
     """
     connection = _opened(path)
-    reader = Reader(path)
+    reader = Reader(path, immutable=_has_no_wal(path))
     try:
         (head,) = connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()
         after = 0
         while events := reader.page_all(after=after, limit=PAGE_EVENTS, types=None, upto=head):
             after = events[-1].position
             yield events, head
+    finally:
+        reader.close()
+        connection.close()
+
+
+def newest(path: Path) -> bytes | None:
+    """Return the last event of the log at ``path``, None if there is none.
+
+    Raises NoLog, Damaged, LogUnavailable.
+    """
+    connection = _opened(path)
+    reader = Reader(path, immutable=_has_no_wal(path))
+    try:
+        (head,) = connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()
+        events = reader.page_all(after=head - 1, limit=1, types=None, upto=head)
+        return events[0].data if events else None
     finally:
         reader.close()
         connection.close()
@@ -199,7 +215,8 @@ def _opened(path: Path) -> sqlite3.Connection:
     """Return a connection that cannot write. Raises NoLog, _Unreadable."""
     if not path.is_file():
         raise NoLog(f"{path} is not there")
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    uri = uri_of(path, immutable=_has_no_wal(path))
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None)
     kind: type[LogUnavailable] = NoLog
     try:
         wrong = _foreign(connection)
@@ -211,6 +228,11 @@ def _opened(path: Path) -> sqlite3.Connection:
         connection.close()
         raise kind(f"{path} {wrong}")
     return connection
+
+
+def _has_no_wal(path: Path) -> bool:
+    """Say whether the file is all there is: then it is read without making a WAL beside it."""
+    return not Path(f"{path}-wal").exists()
 
 
 def _foreign(connection: sqlite3.Connection) -> str | None:

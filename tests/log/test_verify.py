@@ -22,6 +22,7 @@ async def test_a_whole_log_has_no_faults_and_is_not_changed(tmp_path: Path) -> N
     assert (verdict.newest, verdict.faults, verdict.faults_count) == (b"other 6", [], 0)
     assert told[-1] == (12, 12)
     assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["tailrace.db"], "and nothing appears beside it"
 
 
 async def test_what_only_the_wal_holds_counts(tmp_path: Path) -> None:
