@@ -25,7 +25,7 @@ ARROWS = {
     "__main__": {"cli"},
     "access": {"errors"},
     "api": {"access", "domain", "errors", "log", "ops", "projection", "repository", "segments", "wire"},
-    "cli": {"access", "app", "client", "errors", "ops"},
+    "cli": {"access", "app", "client", "errors", "log", "ops", "steps"},
     "client": set(),
     "domain": {"errors"},
     "engine": {"domain", "errors", "log", "repository", "steps"},
@@ -52,7 +52,7 @@ LIBRARIES = {
     "migrations": {"log", "projection", "segments"},
     "prometheus_client": {"ops"},
     "rich_click": {"cli"},
-    "sqlite3": {"log", "projection", "segments", "app"},
+    "sqlite3": {"log", "ops", "projection", "segments", "app"},
     "sqlite_utils": {"log", "projection", "segments"},
     "structlog": {
         "access",

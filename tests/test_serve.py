@@ -53,6 +53,15 @@ def test_a_run_from_create_to_its_end(tmp_path):
         assert [line for line in lines(server) if line["level"] != "info"] == []
 
 
+def test_all_its_files_are_its_owners_alone(tmp_path):
+    with Server(tmp_path) as server:
+        server.create("greet", ECHO)
+        server.finished(server.execute("greet"))
+        files = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("tailrace.db*")}
+        assert {"tailrace.db", "tailrace.db-wal", "tailrace.db.views", "tailrace.db.segments"} <= set(files)
+        assert [name for name, mode in files.items() if mode != 0o600] == []
+
+
 def test_it_listens_on_both_loopback_families(tmp_path):
     with Server(tmp_path) as server, socket.create_connection(("::1", server.port)) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: [::1]:%d\r\n\r\n" % server.port)

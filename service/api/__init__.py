@@ -5,7 +5,7 @@ from litestar import Litestar, Response, Router
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 
-from service.api import asyncapi, health, history, openapi, runs, sessions, streams, web, workflows
+from service.api import asyncapi, backup, health, history, openapi, runs, sessions, streams, web, workflows
 from service.api.asgi import PREFIX, App, Receive, Scope, Send, send_problem, streamed_run
 from service.api.context import Context
 from service.api.measured import NO_ROUTE, ROUTE, STREAM
@@ -30,6 +30,7 @@ ROUTES = (
     history.list_events,
     history.list_logs,
     history.audit,
+    backup.back_up,
     sessions.log_in,
     sessions.who_am_i,
     sessions.log_out,
@@ -71,7 +72,7 @@ def api(context: Context, stream: App) -> App:
     """
     routes = Litestar(
         [Router(PREFIX, route_handlers=ROUTES), *PLAIN_ROUTES],
-        state=State({"context": context}),
+        state=State({"context": context, "backups": backup.Backups()}),
         guards=[check_right],
         exception_handlers={Exception: _on_error},
         openapi_config=None,

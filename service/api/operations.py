@@ -264,6 +264,20 @@ OPERATIONS = (
         problems=(406, 409),
     ),
     Operation(
+        "back_up", "post", "/api/v2/backups", "Read the whole log as it stands, for `tailrace backup`",
+        (
+            Answered(200, "First where it begins and ends, then every event in the order of writing with its "
+                     'stream and place, at last {"end"}; a line {"problem"} where it cannot go on.',
+                     {NDJSON: {"type": "string"}}),
+        ),
+        (
+            Parameter("cursor", "Only what was written after it.", {"type": "integer", "minimum": 0}),
+            Parameter("upto", "Only what was written until then: the lastCursor of one that was cut off.",
+                      {"type": "integer", "minimum": 0}),
+        ),
+        problems=(409, 429), right="admin",
+    ),
+    Operation(
         "health", "get", "/health", "Whether the process lives", (Answered(200, "It does.", Health),),
         right=PUBLIC,
     ),

@@ -8,6 +8,8 @@ from typing import Any
 
 import rich_click as click
 
+from service.cli.backup import backup, verify
+from service.cli.doctor import doctor
 from service.cli.keys import keys
 from service.cli.runs import cancel, history, ls, run, show, watch
 from service.cli.serve import serve
@@ -50,7 +52,7 @@ def tailrace() -> None:
     """
 
 
-for command in (serve, run, watch, ls, show, history, cancel, keys):
+for command in (serve, run, watch, ls, show, history, cancel, keys, backup, verify, doctor):
     tailrace.add_command(command)
 
 

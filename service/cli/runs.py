@@ -58,7 +58,7 @@ def _no_number(text: str) -> None:
     raise ValueError(text)  # NaN and Infinity are not JSON
 
 
-def _client_verb(work: Work) -> Verb:
+def client_verb(work: Work) -> Verb:
     """Return ``work`` as click calls it, with the options of all these verbs; it returns the exit code."""
 
     @wraps(work)
@@ -88,7 +88,7 @@ after_option = click.option(
     "--var", "variables", type=Variable(), multiple=True, help="A variable of the run; JSON or text."
 )
 @click.option("--watch", "watching", is_flag=True, help="Show the run's events; exit as the run ended.")
-@_client_verb
+@client_verb
 async def run(
     file: BinaryIO, variables: tuple[tuple[str, Any], ...], *, watching: bool, client: Client, output: str
 ) -> int | None:
@@ -126,7 +126,7 @@ def _workflow_of(file: BinaryIO) -> dict[str, Any]:
 @click.command()
 @click.argument("run_id", metavar="RUN")
 @after_option
-@_client_verb
+@client_verb
 async def watch(run_id: str, after: int | None, client: Client, output: str) -> int:
     """Show a run's events from the first on, then as they happen; exit as the run ended.
 
@@ -158,7 +158,7 @@ def _say(text: str) -> None:
 @click.option("--workflow", "workflow_id", metavar="ID", help="Only runs of this workflow.")
 @click.option("--status", metavar="STATUS", help="Only runs in this status.")
 @click.option("--limit", type=click.IntRange(1, PAGE_ROWS), default=50, show_default=True, help="Rows.")
-@_client_verb
+@client_verb
 async def ls(
     what: str, workflow_id: str | None, status: str | None, limit: int, client: Client, output: str
 ) -> None:
@@ -187,7 +187,7 @@ async def ls(
 
 @click.command()
 @click.argument("run_id", metavar="RUN")
-@_client_verb
+@client_verb
 async def show(run_id: str, client: Client, output: str) -> None:
     """Show a run as it is now: its status, its variables, its steps."""
     path = f"/workflows/runs/{segment(run_id)}"
@@ -201,7 +201,7 @@ async def show(run_id: str, client: Client, output: str) -> None:
 @click.command()
 @click.argument("run_id", metavar="RUN")
 @after_option
-@_client_verb
+@client_verb
 async def history(run_id: str, after: int | None, client: Client, output: str) -> None:
     """Print the events of a run that have happened so far, and do not wait for more."""
     await _look_for(client, run_id, after)
@@ -212,7 +212,7 @@ async def history(run_id: str, after: int | None, client: Client, output: str) -
 @click.command()
 @click.argument("run_id", metavar="RUN")
 @click.option("--reason", help="Why; it is recorded.")
-@_client_verb
+@client_verb
 async def cancel(run_id: str, reason: str | None, client: Client, output: str) -> None:
     """Ask for a run to be cancelled; its events tell when it is."""
     answer = await client.cancel(run_id, reason=reason)

@@ -11,7 +11,7 @@ Knows the public API and none of the rooms behind it. What only a watch needs is
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from service.client.backoff import Backoff
@@ -138,3 +138,11 @@ class Client:
     ) -> bytes:
         """Return the answer to one request as the service sent it; what is None in ``query`` is left out."""
         return await request(self._address, method, self._address.target(path, query or {}), body)
+
+    def download(
+        self, method: str, path: str, *, accept: str, query: Mapping[str, object] | None = None
+    ) -> AsyncIterator[list[bytes]]:
+        """Yield the lines of an answer of any length, as many at a time as have come."""
+        from service.client.download import download
+
+        return download(self._address, method, self._address.target(path, query or {}), accept)

@@ -64,19 +64,25 @@ async def request(address: Address, method: str, target: str, body: object = Non
     Raises ValueError for what JSON cannot say, Refused, and Unreachable, after REQUEST_TIMEOUT_S at most.
     """
     data = b"" if body is None else json.dumps(body, allow_nan=False).encode()
-    lines = [f"{method} {target} HTTP/1.1", f"Host: {address.authority}", "Accept: application/json"]
-    lines += [f"{name}: {value}" for name, value in address.headers.items()]
+    fields = ["Accept: application/json"]
     if body is not None:
-        lines.append("Content-Type: application/json")
-    lines += [f"Content-Length: {len(data)}", "Connection: close", "\r\n"]
+        fields.append("Content-Type: application/json")
     try:
         async with asyncio.timeout(REQUEST_TIMEOUT_S):
-            status, reason, answer = await _exchange(address, "\r\n".join(lines).encode() + data)
+            head = head_of(address, method, target, *fields, f"Content-Length: {len(data)}")
+            status, reason, answer = await _exchange(address, head + data)
     except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
         raise Unreachable(f"{address.url} does not answer: {why(error)}") from error
     if status >= 400:
         raise refusal(status, reason, answer)
     return answer
+
+
+def head_of(address: Address, method: str, target: str, *fields: str) -> bytes:
+    """Return the head of a request, with what every request says of itself and ``fields``."""
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {address.authority}"]
+    lines += [f"{name}: {value}" for name, value in address.headers.items()]
+    return "\r\n".join([*lines, *fields, "Connection: close", "\r\n"]).encode()
 
 
 async def _exchange(address: Address, sent: bytes) -> tuple[int, str, bytes]:
@@ -88,19 +94,24 @@ async def _exchange(address: Address, sent: bytes) -> tuple[int, str, bytes]:
         writer.close()
 
 
-async def _answer(reader: StreamReader) -> tuple[int, str, bytes]:
+async def answer_head(reader: StreamReader) -> tuple[int, str, dict[str, str]]:
+    """Return the status, its reason, and the headers of an answer."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     first, *lines = head.splitlines()
     _, status, reason = f"{first} ".split(" ", 2)
     fields = (line.partition(":") for line in lines)
-    headers = {name.lower(): value.strip() for name, _, value in fields}
+    return int(status), reason.strip(), {name.lower(): value.strip() for name, _, value in fields}
+
+
+async def _answer(reader: StreamReader) -> tuple[int, str, bytes]:
+    status, reason, headers = await answer_head(reader)
     if headers.get("transfer-encoding", "").lower() == "chunked":
         body = await _chunks(reader)
     elif "content-length" in headers:
         body = await reader.readexactly(int(headers["content-length"]))
     else:
         body = await reader.read()
-    return int(status), reason.strip(), body
+    return status, reason, body
 
 
 async def _chunks(reader: StreamReader) -> bytes:

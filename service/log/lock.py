@@ -38,3 +38,13 @@ def hold(path: Path) -> Iterator[None]:
         os.ftruncate(lock, 0)
     finally:
         os.close(lock)
+
+
+@contextmanager
+def at_rest(path: Path) -> Iterator[None]:
+    """Keep services off a log that is only read, if one has ever served it. Raises LogInUse, OSError."""
+    if Path(f"{path}.lock").exists():
+        with hold(path):
+            yield
+    else:
+        yield

@@ -48,11 +48,16 @@ PAGE_OF_TYPES = (
 )
 
 
+def uri_of(path: Path, *, immutable: bool = False) -> str:
+    """Return what SQLite opens to read ``path``; ``immutable``: nobody writes it, and it has no WAL."""
+    return f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if immutable else ''}"
+
+
 class Reader:
     """Reads what lies at or before ``upto``: the position up to which the log is visible."""
 
-    def __init__(self, path: Path) -> None:
-        self._uri = f"{path.absolute().as_uri()}?mode=ro"
+    def __init__(self, path: Path, *, immutable: bool = False) -> None:
+        self._uri = uri_of(path, immutable=immutable)
         self._db: sqlite3.Connection | None = None
         self._types: dict[int, tuple[str, int]] = {}  # each name with its label in the checksums
         self._names: dict[int, tuple[str, int]] = {}

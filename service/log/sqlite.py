@@ -106,13 +106,13 @@ class SqliteLog:
         return self._last_seq(stream)
 
     async def close(self) -> None:
-        """Store what has been handed in, answer it, and release the file."""
+        """Store what has been handed in, answer it, and release the file; nothing is read any more."""
         if not self._closed:
             self._closed = True
             self._hand_over()
+            self._reader.close()  # first: the last to close is to empty the WAL, and a reader cannot
             await asyncio.to_thread(self._writer.close)
             await asyncio.sleep(0)  # the last answers are on their way through the loop
-            self._reader.close()
 
     def _last_seq(self, stream: str) -> int:
         last_seq = self._tail.last_seq(stream)

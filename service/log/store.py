@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from isal.isal_zlib import crc32
 from sqlite_utils import Database
@@ -69,8 +69,12 @@ class Staged(NamedTuple):
 class Store:
     """The write connection. After any error: close it and open another, which rolls back and settles."""
 
-    def __init__(self, path: Path, *, create: bool) -> None:
-        """Open the file and settle it. Raises sqlite3.Error, OSError, LogUnavailable."""
+    def __init__(self, path: Path, *, create: bool, journal: Literal["WAL", "OFF"] = "WAL") -> None:
+        """Open the file and settle it. Raises sqlite3.Error, OSError, LogUnavailable.
+
+        ``journal`` OFF is for a file that is thrown away unless it is finished (copy.py): nothing is
+        flushed, nothing can be rolled back, and no other file appears beside it.
+        """
         if create:
             _create(path)
         self._db = sqlite3.connect(
@@ -81,8 +85,8 @@ class Store:
             check_same_thread=False,  # opened by the caller's thread, used by the writer's
         )
         try:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute(f"PRAGMA journal_mode = {journal}")
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if journal == 'WAL' else 'OFF'}")
             self._db.execute("PRAGMA wal_autocheckpoint = 0")
             self._db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
             _migrate(self._db)

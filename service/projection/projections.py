@@ -79,7 +79,7 @@ class Projections:
     def open(cls, path: Path, log: Log) -> "Projections":
         """Return the projections kept in ``path``; a file that is damaged or of another version starts empty.
 
-        Raises sqlite3.Error when no file can be had there.
+        Raises sqlite3.Error or OSError when no file can be had there.
         """
         return cls(log, Views.open(path))
 

@@ -3,6 +3,7 @@
 Disposable: a file that is damaged, or of another version, is dropped and filled again from the log.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -54,7 +55,7 @@ class Views:
     def open(cls, path: Path) -> "Views":
         """Return the views in ``path``, empty ones if the file is damaged or of another version.
 
-        Raises sqlite3.Error when no usable file can be had there.
+        Raises sqlite3.Error or OSError when no usable file can be had there.
         """
         try:
             views = cls._connect(path)
@@ -69,6 +70,7 @@ class Views:
 
     @classmethod
     def _connect(cls, path: Path) -> "Views | None":
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # it holds what runs hold
         writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             version = writer.execute("pragma user_version").fetchone()[0]

@@ -124,7 +124,7 @@ def test_without_a_credential_that_is_worth_something_only_public_routes_answer(
 
 def test_a_right_is_needed_and_named(house):
     may = {
-        "admin": {"read", "run", "write", "metrics"}, "reader": {"read"}, "writer": {"write"},
+        "admin": {"read", "run", "write", "metrics", "admin"}, "reader": {"read"}, "writer": {"write"},
         "metrics": {"metrics"}, token("ann", "run"): {"run"}, token("ann", ""): set(),
     }  # fmt: skip
     for who, rights in may.items():

@@ -188,6 +188,8 @@ REQUESTS = [
     ("GET", f"{W}/runs/RUN/stream", None, 200),
     ("GET", "/api/v2/events?limit=3", None, 200),
     ("GET", "/api/v2/events?cursor=999999999", None, 409),
+    ("POST", "/api/v2/backups", None, 200),
+    ("POST", "/api/v2/backups?cursor=999999999", None, 409),
     ("DELETE", f"{W}/api", None, 204),
     ("DELETE", f"{W}/api", None, 404),
 ]

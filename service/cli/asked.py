@@ -1,0 +1,146 @@
+"""What ``tailrace doctor`` learns by asking: the service itself, and the proxy in front of it."""
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, NamedTuple
+
+from service.client.errors import Refused, Unreachable
+from service.client.http import Address, answer_head, head_of, request, why
+from service.ops.doctor import Finding, fail, ok, warn
+from service.ops.settings import is_loopback
+
+if TYPE_CHECKING:
+    from service.ops.settings import Settings
+
+TIMEOUT_S = 5.0
+# A run that nobody has: who gets through is accepted as a WebSocket, and then told so.
+STREAM = "/api/v2/workflows/runs/doctor/stream?errors=close"
+
+
+async def of_service(address: Address) -> tuple[list[Finding], datetime | None]:
+    """Ask the service how it is; return what is to be said of it, and the time of its newest run."""
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            health = json.loads(await request(address, "GET", "/health"))
+    except (Refused, Unreachable, ValueError, TimeoutError) as error:
+        if "certificate" in str(error).lower():
+            return [
+                ok("service", "it speaks TLS, by a certificate for another name: --url asks it there")
+            ], None
+        error = error if str(error) else Unreachable(f"nothing for {TIMEOUT_S:g} s")
+        remedy = "its diagnostics (stderr, the journal) say more; if it hangs, end it: nothing is lost"
+        return [fail("service", f"it has the log, but does not answer: {error}", remedy)], None
+    findings = [ok("service", f"version {health['version']} answers at {address.url}")]
+    if health["version"] != version("tailrace"):
+        said = f"it is version {health['version']}, this command is {version('tailrace')}"
+        findings.append(warn("service", said, "restart the service, or run the tailrace that it runs from"))
+    try:
+        await request(address, "GET", "/ready")
+    except (Refused, Unreachable) as error:
+        findings.append(fail("service", str(error), "mend what it names; it goes on by itself"))
+    else:
+        findings.append(ok("service", "it accepts runs, and its lists are up to date"))
+    return findings, await _newest(address)
+
+
+async def _newest(address: Address) -> datetime | None:
+    try:
+        page = json.loads(await request(address, "GET", address.target("/workflows/runs", {"limit": 1})))
+        return datetime.fromisoformat(page["data"][0]["startTime"])
+    except (Refused, Unreachable, ValueError, LookupError):
+        return None  # no run yet, or not for us to see
+
+
+async def of_proxy(address: Address, settings: "Settings") -> list[Finding]:
+    """Ask as clients do, through whatever is in front of the service."""
+    try:
+        answer = await _answer(address, head_of(address, "GET", "/health"))
+    except ssl.SSLError as error:
+        return [fail("proxy", f"{address.url}: {error}", "renew the certificate, or name its authority")]
+    except (OSError, EOFError, ValueError) as error:
+        remedy = "look whether it runs, its name resolves, and no firewall is between"
+        return [fail("proxy", f"{address.url} does not answer: {why(error)}", remedy)]
+    findings = [_who_answers(address, answer), *_headers(address, settings)]
+    if answer.status == 200:
+        findings.append(await _upgrade(address))
+    return findings
+
+
+class _Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+
+
+def _who_answers(address: Address, answer: _Answer) -> Finding:
+    ours = "x-request-id" in answer.headers
+    if answer.status == 421 and ours:
+        said = f"the service does not know the name {address.authority}, or the proxy does not hand Host on"
+        return fail("proxy", said, f"TAILRACE_HOSTS={address.authority}, and Host as the client sent it")
+    if answer.status in {401, 403}:
+        return warn("proxy", f"it asks for credentials ({answer.status})", "nothing behind it was looked at")
+    if answer.status in {502, 503, 504} and not ours:
+        remedy = "look at the proxy's upstream address, and whether the service runs"
+        return fail("proxy", f"it does not reach the service ({answer.status})", remedy)
+    if answer.status != 200 or not ours:
+        return fail("proxy", f"what answers is not Tailrace ({answer.status})", "look at the proxy's routes")
+    return ok("proxy", f"the service answers at {address.url}")
+
+
+def _headers(address: Address, settings: "Settings") -> list[Finding]:
+    findings = []
+    outside = not is_loopback(address.host)
+    if outside and not address.secure:
+        said = "clients come without TLS: whoever is on the way reads keys, and everything else"
+        findings.append(warn("proxy", said, "the lines for TLS in docs/proxies"))
+    if outside and not settings.behind_proxy:
+        said = "no proxy is trusted: all clients count as one address, the proxy's"
+        remedy = (
+            "TAILRACE_BEHIND_PROXY=its address; let it set X-Forwarded-For and -Proto (docs/operations.md)"
+        )
+        findings.append(warn("proxy", said, remedy))
+    if wide := [each for each in settings.behind_proxy if each.endswith("/0")]:
+        said = f"TAILRACE_BEHIND_PROXY={','.join(wide)}: any client may say that it is anybody"
+        findings.append(fail("proxy", said, "name the proxies' addresses only"))
+    return findings
+
+
+async def _upgrade(address: Address) -> Finding:
+    lines = [
+        f"GET {STREAM} HTTP/1.1",
+        f"Host: {address.authority}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+    ]
+    lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "\r\n"]
+    try:
+        status = (await _answer(address, "\r\n".join(lines).encode())).status
+    except (OSError, EOFError, ValueError) as error:
+        return fail("proxy", f"a WebSocket does not get through: {why(error)}", "see docs/proxies")
+    if status == 101:
+        return ok("proxy", "WebSockets get through")
+    return fail(
+        "proxy",
+        f"a WebSocket does not get through ({status})",
+        "hand on Upgrade and Connection: docs/proxies",
+    )
+
+
+async def _answer(address: Address, sent: bytes) -> _Answer:
+    async with asyncio.timeout(TIMEOUT_S), _connected(address) as (reader, writer):
+        writer.write(sent)
+        status, _, headers = await answer_head(reader)
+        return _Answer(status, headers)
+
+
+@asynccontextmanager
+async def _connected(address: Address) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection(address.host, address.port, ssl=address.secure or None)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
