@@ -1,4 +1,4 @@
-"""A program that appends to the real log and says in a file what was acknowledged; its faults are others' doing.
+"""A program that appends to the real log and says in a file what it was told; its faults are others' doing.
 
 What an event holds follows from its stream and its seq, so whoever finds one knows what it must be.
 """
@@ -33,7 +33,7 @@ def event_of(stream: str, seq: int) -> NewEvent:
 
 
 class Life:
-    """One process: appends to all streams at once, each acknowledgement written to ``acks`` at once."""
+    """One process: appends to all streams at once, what it does and is told written to ``acks`` at once."""
 
     def __init__(self, log: SqliteLog, acks: int, seed: int, appends: int) -> None:
         self.log = log
@@ -46,22 +46,23 @@ class Life:
 
     async def append_to(self, stream: str) -> None:
         seq = await self.log.wait(stream, after=-2)
+        self.tell(stream, "stored", seq)
         while self.left > 0:
             self.left -= 1
             count = self.chance.choice((1, 1, 1, 2, 3, 8, 30))
             batch = [event_of(stream, seq + n) for n in range(1, count + 1)]
+            self.tell(stream, "appends", seq + count)
             try:
                 seq = (await self.log.append(stream, batch, expected_seq=seq)).seq
             except WrongExpectedSeq as wrong:  # an append whose answer was "unknown" is there
                 seq = wrong.actual
-                continue
             except LogUnavailable as error:
-                self.tell(stream, seq, count, error.stored)
+                self.tell(stream, "not stored" if error.stored is False else "unknown", seq)
                 continue
-            self.tell(stream, seq, count, True)
+            self.tell(stream, "stored", seq)
 
-    def tell(self, stream: str, seq: int, count: int, stored: bool | None) -> None:
-        os.write(self.acks, json.dumps([stream, seq, count, stored]).encode() + b"\n")
+    def tell(self, stream: str, said: str, seq: int) -> None:
+        os.write(self.acks, json.dumps([stream, said, seq]).encode() + b"\n")
 
 
 async def live(path: Path, acks: Path, *, seed: int, appends: int, synchronous: str, end: str) -> None:

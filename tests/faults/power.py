@@ -27,8 +27,8 @@ LIVES = 5  # of the process, in turn ended in order and killed
 APPENDS = 60  # of one life
 STATES_PER_HISTORY = 500  # then another one is recorded
 KILLED = {-9, 137}
-# Flushes that the kernel fails, of each thread, in all lives but the first of every second history.
-FAILED_FLUSHES = ("fdatasync:error=EIO:when={}", "fdatasync:error=EIO:when={}+9")
+# Flushes that the kernel fails, of each thread, in most lives of every second history.
+FAILED_FLUSHES = tuple(f"fdatasync:error=EIO:when={{}}{again}" for again in ("", "+9", "+"))
 
 
 def record(directory: Path, *, seed: int, synchronous: str, failing: bool) -> list[Operation]:
@@ -36,14 +36,14 @@ def record(directory: Path, *, seed: int, synchronous: str, failing: bool) -> li
     chance = random.Random(seed)
     found: list[Operation] = []
     for life in range(LIVES):
-        end = ("kill", "close")[(life + seed) % 2]
+        end = chance.choice(("kill", "close"))
         trace = directory.parent / f"{directory.name}-{life}.trace"
         words = ["-m", "tests.faults.appender", str(directory / DB), str(directory / ACKS)]
         words += ["--seed", str(seed * LIVES + life), "--appends", str(APPENDS)]
         words += ["--synchronous", synchronous, "--end", end]
         inject = None
-        if failing and life:
-            inject = chance.choice(FAILED_FLUSHES).format(chance.randint(2, 25))
+        if failing and chance.random() < 0.7:
+            inject = chance.choice(FAILED_FLUSHES).format(chance.randint(2, 14))
         command = traced(python(*words), trace, inject=inject)
         run(command, codes={*KILLED, 0, 3}, cwd=ROOT)
         found += operations(trace, directory)
@@ -52,15 +52,29 @@ def record(directory: Path, *, seed: int, synchronous: str, failing: bool) -> li
 
 
 class Told:
-    """What the writer was told: the last seq acknowledged of each stream."""
+    """What the writer was told: where each stream may end. An append is there wholly or not at all."""
 
     def __init__(self) -> None:
-        self.last_seq: dict[str, int] = {}
+        self.last: dict[str, int] = {}
+        self.unknown: dict[str, set[int]] = {}
+        self.under_way: dict[str, int] = {}
 
     def hear(self, line: bytes) -> None:
-        stream, seq, _, stored = json.loads(line)
-        if stored is True:
-            self.last_seq[stream] = seq
+        stream, said, seq = json.loads(line)
+        if said == "appends":
+            self.under_way[stream] = seq
+            return
+        append = self.under_way.pop(stream, None)
+        if said == "stored":
+            self.last[stream] = seq
+            self.unknown[stream] = set()
+        elif said == "unknown" and append is not None:
+            self.unknown[stream].add(append)
+
+    def ends(self, stream: str) -> set[int]:
+        """Return the seqs that may be its last."""
+        found = {self.last.get(stream, -1), *self.unknown.get(stream, ())}
+        return found | {self.under_way[stream]} if stream in self.under_way else found
 
 
 def states(
@@ -109,9 +123,12 @@ async def _fault_in(log: SqliteLog, told: Told) -> str | None:
         for event in page:
             streams.setdefault(event.stream, []).append(event)
         position = page[-1].position
-    for stream, last_seq in told.last_seq.items():
-        if len(streams.get(stream, ())) <= last_seq:
-            return f"{stream}: {last_seq} was acknowledged, {len(streams.get(stream, ()))} are there"
+    for stream in {*streams, *told.last}:
+        last = len(streams.get(stream, ())) - 1
+        if last < told.last.get(stream, -1):
+            return f"{stream}: {told.last[stream]} was acknowledged, it ends at {last}"
+        if last not in told.ends(stream):
+            return f"{stream}: it ends at {last}, it was said to end at {told.ends(stream)}"
     for stream, events in streams.items():
         chain = chain_seed(stream)
         for seq, event in enumerate(events):
