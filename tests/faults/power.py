@@ -59,8 +59,7 @@ class Told:
         self.unknown: dict[str, set[int]] = {}
         self.under_way: dict[str, int] = {}
 
-    def hear(self, line: bytes) -> None:
-        stream, said, seq = json.loads(line)
+    def say(self, stream: str, said: str, seq: int) -> None:
         if said == "appends":
             self.under_way[stream] = seq
             return
@@ -89,7 +88,7 @@ def states(
             if operation.path.name != ACKS:
                 disk.do(operation)
             elif isinstance(operation, Write):
-                told.hear(operation.data)
+                told.say(*json.loads(operation.data))
         done = moment
         left = disk.after_power_loss(chance)
         left.pop(f"{DB}-shm", None)  # never flushed, never trusted: made anew by who opens first
@@ -109,14 +108,15 @@ async def fault_of(directory: Path, left: dict[str, bytes], told: Told) -> str |
     except LogError as error:
         return f"it does not open: {error}"
     try:
-        return await _fault_in(log, told)
+        return await fault_in(log, told)
     except LogError as error:
         return f"it cannot be read: {error!r}"
     finally:
         await log.close()
 
 
-async def _fault_in(log: SqliteLog, told: Told) -> str | None:
+async def fault_in(log: SqliteLog, told: Told) -> str | None:
+    """Return what is wrong with all that a log holds, and with what can be appended to it."""
     streams: dict[str, list[Recorded]] = {}
     position = 0
     while page := await log.read_all(after=position, limit=1_000):
