@@ -16,7 +16,7 @@ from service.log import Log
 from service.log.follow import follow_all
 from service.projection import reads, workflows
 from service.projection.reads import RunCursor, RunDetail, RunFilter, RunSummary, StepRow, VariableRow
-from service.projection.views import EVENT_TYPES, Checkpoint, Views, checkpoint_of
+from service.projection.views import DAMAGE, EVENT_TYPES, Checkpoint, Views, checkpoint_of
 from service.projection.workflows import WorkflowSummary
 
 CAUGHT_UP_TIMEOUT_S = 2.0
@@ -101,7 +101,7 @@ class Projections:
             except (LogUnavailable, sqlite3.OperationalError) as error:
                 diagnostics.warning("views wait, trying again", reason=str(error))
                 await asyncio.sleep(RETRY_S)
-            except sqlite3.DatabaseError as error:
+            except DAMAGE as error:
                 await self._begin_again(str(error))
 
     async def _follow(self) -> None:
@@ -271,7 +271,7 @@ class Projections:
         try:
             with self._views.reading() as db:
                 return select(db, *args, **kwargs)
-        except sqlite3.DatabaseError as error:
+        except DAMAGE as error:
             if not isinstance(error, sqlite3.OperationalError) and self._applied >= 0 and self._following:
                 self._following.reschedule(0)  # makes run() begin again
             raise NotCaughtUp(f"The views cannot be read: {error}.") from error

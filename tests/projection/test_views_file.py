@@ -217,3 +217,13 @@ async def test_a_log_that_fails_for_a_while_is_waited_for(tmp_path: Path, log, r
         while failures:
             await asyncio.sleep(0.001)
         assert (await projections.run_detail(run_id_of(1))).status == "success"
+
+
+async def test_a_name_that_is_no_text_is_damage(tmp_path: Path, log, right) -> None:
+    """Also where SQLite repeats it in a message, which Python then cannot decode."""
+    path = tmp_path / "views"
+    await made(path, log)
+    content = path.read_bytes()
+    at = content.index(b"CREATE TABLE", content.index(b"runs"))
+    path.write_bytes(content[: at + 2] + b"\xf4" + content[at + 3 :])
+    assert await made(path, log) == right
