@@ -110,9 +110,10 @@ class SqliteLog:
         if not self._closed:
             self._closed = True
             self._hand_over()
+            self._reader.close()  # first: only who can write leaves a single file behind as the last
             await asyncio.to_thread(self._writer.close)
             await asyncio.sleep(0)  # the last answers are on their way through the loop
-            self._reader.close()
+            self._reader.close()  # who still read meanwhile
 
     def _last_seq(self, stream: str) -> int:
         last_seq = self._tail.last_seq(stream)

@@ -244,8 +244,14 @@ def opened(path: Path) -> Store:
     """Return the store at ``path``, created if need be. Raises LogUnavailable."""
     try:
         return Store(path, create=True)
-    except (OSError, sqlite3.Error, UnicodeDecodeError) as error:  # the last: a damaged text in a message
+    except (OSError, sqlite3.Error) as error:
         raise LogUnavailable(f"{path}: {error}") from error
+    except (
+        AttributeError,
+        TypeError,
+        ValueError,
+    ) as error:  # a row is missing, a column of another type, no text
+        raise LogUnavailable(f"{path}: it is damaged ({error})") from error
 
 
 def _create(path: Path) -> None:

@@ -39,6 +39,11 @@ async def test_a_new_file_is_its_owners_alone(path: Path) -> None:
         assert stat.S_IMODE(Path(f"{path}{name}").stat().st_mode) == 0o600
     await log.close()
     assert not Path(f"{path}-wal").exists(), "a closed log is one file"
+    log = SqliteLog.open(path)
+    assert texts(await log.read("run/a", after=-1, limit=1)) == ["0"]  # from the file
+    await log.append("run/a", new("1"), expected_seq=0)
+    await log.close()
+    assert not Path(f"{path}-wal").exists(), "also when it was read"
 
 
 async def test_every_commit_is_flushed(path: Path) -> None:
