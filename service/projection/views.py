@@ -23,7 +23,10 @@ VERSION = 2  # raised with every change of what the tables hold: older files are
 # Views made from nothing touch the same pages again and again: together these double the speed of that.
 CACHE_KIB = 32 * 1024
 WAL_PAGES = 4_000  # of 4 KiB, then they are moved into the file
-DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)  # the latter: damaged text, even in a message of SQLite's
+DAMAGE = (
+    sqlite3.DatabaseError,
+    UnicodeDecodeError,
+)  # the latter: damaged text, even in a message of SQLite's
 EVENT_TYPES = RunFold.TYPES | WorkflowFold.TYPES
 
 diagnostics = structlog.get_logger("tailrace.projection")
