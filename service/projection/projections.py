@@ -101,6 +101,9 @@ class Projections:
             except (LogUnavailable, sqlite3.OperationalError) as error:
                 diagnostics.warning("views wait, trying again", reason=str(error))
                 await asyncio.sleep(RETRY_S)
+                # What can be made again must not keep the space that events need.
+                if _is_full(error) and not await self._in_thread(self._views.give_space):
+                    await self._begin_again("the disk is full")
             except DAMAGE as error:
                 await self._begin_again(str(error))
 
@@ -275,6 +278,10 @@ class Projections:
             if not isinstance(error, sqlite3.OperationalError) and self._applied >= 0 and self._following:
                 self._following.reschedule(0)  # makes run() begin again
             raise NotCaughtUp(f"The views cannot be read: {error}.") from error
+
+
+def _is_full(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
 
 
 def _unfinished(db: sqlite3.Connection) -> Unfinished:

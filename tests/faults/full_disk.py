@@ -21,6 +21,7 @@ SIZE = 16 * 1024 * 1024
 PAGE = 4096
 PAGES_LEFT_MAX = 250  # when the trouble begins; a run takes some 20
 RUNS_MAX = 80  # until it must have been felt
+TRIES_MAX = 20
 LIVES_POSITIONS = 25  # of one service, then another one begins with an empty disk
 MIN_FREE_BYTES = (0, 0, 0, 512 * 1024)  # by turns; 0: nothing warns of the end
 
@@ -48,10 +49,14 @@ def fill(disk: Path, pages_left: int) -> Path:
     """Leave so many pages free, and return the file to be removed."""
     ballast = disk / "ballast"
     with ballast.open("wb") as file:
-        found = os.statvfs(disk)
-        size = found.f_bavail * found.f_frsize - pages_left * PAGE
-        if size > 0:
-            os.posix_fallocate(file.fileno(), 0, size)
+        for _ in range(TRIES_MAX):  # the service writes meanwhile
+            found = os.statvfs(disk)
+            size = found.f_bavail * found.f_frsize - pages_left * PAGE
+            try:
+                os.posix_fallocate(file.fileno(), 0, max(size, 1))
+                break
+            except OSError:
+                continue
     return ballast
 
 

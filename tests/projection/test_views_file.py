@@ -227,3 +227,26 @@ async def test_a_name_that_is_no_text_is_damage(tmp_path: Path, log, right) -> N
     at = content.index(b"CREATE TABLE", content.index(b"runs"))
     path.write_bytes(content[: at + 2] + b"\xf4" + content[at + 3 :])
     assert await made(path, log) == right
+
+
+async def test_a_full_disk_is_left_to_others(tmp_path: Path, log, right, monkeypatch) -> None:
+    """What the views' WAL took is given back: nothing else may get the log going again."""
+    monkeypatch.setattr("service.projection.projections.RETRY_S", 0.01)
+    path = tmp_path / "views"
+    wal = path.with_name("views-wal")
+    applied = views.Views.apply
+    sizes: list[int] = []
+
+    def apply(self, page) -> None:
+        sizes.append(wal.stat().st_size)
+        if len(sizes) == 1:
+            full = sqlite3.OperationalError("database or disk is full")
+            full.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise full
+        applied(self, page)
+
+    monkeypatch.setattr(views.Views, "apply", apply)
+    async with projecting(path, log) as projections:
+        await projections.caught_up(10)
+    assert sizes[0] > sizes[1] == 0
+    assert tables(path) == right
