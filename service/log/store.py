@@ -246,11 +246,7 @@ def opened(path: Path) -> Store:
         return Store(path, create=True)
     except (OSError, sqlite3.Error) as error:
         raise LogUnavailable(f"{path}: {error}") from error
-    except (
-        AttributeError,
-        TypeError,
-        ValueError,
-    ) as error:  # a row is missing, a column of another type, no text
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # rows that are no such rows
         raise LogUnavailable(f"{path}: it is damaged ({error})") from error
 
 
