@@ -219,8 +219,12 @@ class Projections:
 
     async def unfinished(self) -> Unfinished:
         """Return the runs that go on. Waits as long as it takes: nothing can begin before it is known."""
-        await self.caught_up(None)
-        return self._select(_unfinished)
+        while True:
+            await self.caught_up(None)
+            try:
+                return self._select(_unfinished)
+            except NotCaughtUp:  # met damage: the views are made again
+                await asyncio.sleep(RETRY_S)
 
     async def run_detail(self, run_id: str) -> RunDetail | None:
         """Return a run with its values, None if there is none. ``last_seq`` is that of its newest event."""

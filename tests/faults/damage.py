@@ -255,7 +255,7 @@ async def run_case(directory: Path, kept: Kept, seed: int) -> tuple[list[str], C
                     file.write(broken)
             await reader.read(chance)
             if service.failure is not None:
-                reader.told[f"service ends: {service.failure[:60]}"] += 1
+                reader.faults.append(f"the service ends: {service.failure}")
     except LogUnavailable:
         return [], Counter({"does not open": 1})
     where = f"seed {seed}, {name}, {'at rest' if at_rest else 'open'}"

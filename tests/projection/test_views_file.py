@@ -123,6 +123,24 @@ async def test_damage_that_is_met_later_is_mended(tmp_path: Path, log, right, ta
     assert await made(path, log) == await made(tmp_path / "afresh", log)
 
 
+async def test_what_is_unfinished_is_known_although_the_views_are_damaged(tmp_path: Path, log, right) -> None:
+    path = tmp_path / "right"
+    await append_run(log, "on", [start()])
+    await made(path, log)
+    with sqlite3.connect(path) as db:
+        (root,) = db.execute("select rootpage from sqlite_master where name = 'runs'").fetchone()
+        (index,) = db.execute(
+            "select rootpage from sqlite_master where name = 'runs_by_status_start_time'"
+        ).fetchone()
+    db.close()
+    whole = bytearray(path.read_bytes())
+    for page in (root, index):
+        whole[(page - 1) * 4096 : (page - 1) * 4096 + 200] = random.Random(1).randbytes(200)
+    path.write_bytes(whole)
+    async with projecting(path, log) as projections, asyncio.timeout(20):
+        assert (await projections.unfinished()).run_ids == ["on"]
+
+
 async def read_everything(projections: Projections) -> bool:
     """Return whether every run and list could be read; what was read must be right."""
     try:
