@@ -25,6 +25,11 @@ TruncateTo = CFUNCTYPE(c_int, c_void_p, c_int64)
 SyncOf = CFUNCTYPE(c_int, c_void_p, c_int)
 
 
+_kept: list[
+    "FailingVfs"
+] = []  # for good: a connection that nobody has closed would call what is no longer there
+
+
 class Vfs(Structure):
     """sqlite3_vfs."""
 
@@ -134,6 +139,7 @@ def failing_vfs() -> Iterator[FailingVfs | None]:
         yield None
         return
     failing = FailingVfs(library)
+    _kept.append(failing)
     original = failing._original
     library.sqlite3_vfs_register(ctypes.byref(failing.vfs), 1)
     try:
