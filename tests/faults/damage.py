@@ -123,7 +123,7 @@ async def serving(directory: Path) -> AsyncIterator[tuple[Service, int]]:
 
 
 class Reader:
-    """Reads all runs in every way; ``faults`` is what was wrong, ``told`` counts how readings ended."""
+    """Reads all runs, each in two ways; ``faults`` is what was wrong, ``told`` counts how readings ended."""
 
     def __init__(self, port: int, runs: dict[str, list[bytes]]) -> None:
         self.client = Server(Path())
@@ -135,7 +135,8 @@ class Reader:
     async def read(self, chance: random.Random) -> None:
         for run_id, events in self.runs.items():
             after = chance.choice((-1, -1, chance.randrange(len(events))))
-            for way in (self.over_websocket, self.over_lines, self.over_sse, self.over_pages):
+            ways = (self.over_websocket, self.over_lines, self.over_sse, self.over_pages)
+            for way in chance.sample(ways, 2):
                 got, reported = await way(run_id, after)
                 self.check(
                     f"{way.__name__} of {run_id} after {after}", got, events[after + 1 :], after, reported

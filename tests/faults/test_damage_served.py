@@ -5,8 +5,8 @@ from tests.faults.damage import damages
 CASES = 100
 
 
-def test_no_damage_is_served(tmp_path):
-    faults, figures = damages(tmp_path, seed=1, count=CASES)
+def test_no_damage_is_served(in_memory):
+    faults, figures = damages(in_memory, seed=1, count=CASES)
     assert faults == []
     assert figures["whole"] > CASES, "one run's damage is that run's"
     assert figures["damaged"] > 0

@@ -18,18 +18,18 @@ needs_strace = pytest.mark.skipif(
 
 
 @needs_strace
-def test_no_power_loss_takes_what_was_acknowledged(tmp_path):
-    faults, figures = power_losses(tmp_path, seed=1, count=STATES // 2)
+def test_no_power_loss_takes_what_was_acknowledged(in_memory):
+    faults, figures = power_losses(in_memory, seed=1, count=STATES // 2)
     assert faults == []
-    faults, failing = power_losses(tmp_path, seed=2, count=STATES // 2)
+    faults, failing = power_losses(in_memory, seed=2, count=STATES // 2)
     assert faults == []
     assert (figures["failed_flushes"], failing["failed_flushes"] > 0) == (0, True)
     assert min(figures["operations"], failing["operations"]) > 1_000
 
 
 @needs_strace
-def test_a_log_that_does_not_flush_is_caught(tmp_path):
-    faults, _ = power_losses(tmp_path, seed=1, count=CONTROL_STATES, synchronous="NORMAL")
+def test_a_log_that_does_not_flush_is_caught(in_memory):
+    faults, _ = power_losses(in_memory, seed=1, count=CONTROL_STATES, synchronous="NORMAL")
     assert any("was acknowledged" in fault for fault in faults)
 
 

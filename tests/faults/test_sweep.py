@@ -7,8 +7,8 @@ from tests.faults.sweep import sweep
 CASES = 300
 
 
-def test_an_answer_stays_true_whichever_operation_fails(tmp_path):
-    found = sweep(tmp_path, seed=1, count=CASES)
+def test_an_answer_stays_true_whichever_operation_fails(in_memory):
+    found = sweep(in_memory, seed=1, count=CASES)
     if found is None:
         pytest.skip("this Python's SQLite is not a library of its own")
     faults, figures = found
