@@ -28,7 +28,7 @@ class SqliteLog:
     def __init__(self, path: Path, store: Store, meter: Meter | None = None) -> None:
         self._meter = meter
         self._reader = Reader(path)
-        self._tail = Tail(store.position, store.last_of_types())
+        self._tail = Tail(store.position, store.last_of)
         self._room = Room(APPENDS_WAITING_MAX)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False

@@ -273,7 +273,10 @@ def damages(scratch: Path, *, seed: int, count: int) -> tuple[list[str], dict[st
     with asyncio.Runner() as runner:
         for number in range(seed, seed + count):
             with tempfile.TemporaryDirectory(dir=scratch) as directory:
-                found, ended = runner.run(run_case(Path(directory), kept, number))
+                try:
+                    found, ended = runner.run(run_case(Path(directory), kept, number))
+                except Exception as error:  # whatever comes out of the service, nothing should
+                    found, ended = [f"seed {number}: {error!r}"], Counter()
             faults += found
             told += ended
     structlog.reset_defaults()

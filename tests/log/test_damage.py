@@ -143,6 +143,18 @@ async def test_a_file_that_cannot_be_made_sense_of_does_not_open(tmp_path: Path,
         SqliteLog.open(path)
 
 
+async def test_a_file_whose_index_of_types_is_damaged_does_not_open(tmp_path: Path) -> None:
+    path = await written(tmp_path / "tailrace.db")
+    with sqlite3.connect(path) as db:
+        (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'events_type'").fetchone()
+    db.close()
+    content = bytearray(path.read_bytes())
+    content[(root - 1) * 4096 : (root - 1) * 4096 + 50] = b"x" * 50
+    path.write_bytes(content)
+    with pytest.raises(LogUnavailable, match="malformed"):
+        SqliteLog.open(path)
+
+
 @pytest.mark.parametrize("seed", range(100))
 async def test_no_flipped_bit_alters_an_event(tmp_path: Path, seed: int) -> None:
     """One to three bits flipped anywhere in the file, or the file cut: whole events or an error."""
