@@ -22,7 +22,7 @@ from service.projection.workflows import WorkflowFold
 VERSION = 2  # raised with every change of what the tables hold: older files are then dropped
 # Views made from nothing touch the same pages again and again: together these double the speed of that.
 CACHE_KIB = 32 * 1024
-WAL_PAGES = 4_000  # of 4 KiB, then they are moved into the file
+WAL_PAGES = 1_000  # of 4 KiB, then they are moved into the file; the WAL keeps that space to itself
 DAMAGE = (
     sqlite3.DatabaseError,
     UnicodeDecodeError,
@@ -146,7 +146,7 @@ class Views:
             return checkpoint_of(db)
 
     def give_space(self) -> bool:
-        """Empty the WAL, up to 16 MB, for those who need the disk more; return whether that was possible."""
+        """Empty the WAL, some 4 MB, for those who need the disk more; return whether that was possible."""
         try:
             busy, _, _ = self._writer.execute("pragma wal_checkpoint(truncate)").fetchone()
         except sqlite3.OperationalError:  # the file itself has to grow for it
