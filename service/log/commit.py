@@ -104,7 +104,7 @@ class Commits:
             raise LogUnavailable(f"the file ends at {store.position}, before {self._position}")
         if store.position not in {self._position, self._position + expecting}:
             self._position = store.position
-            self.resumed = Resumed(store.position, store.last_of_types())
+            self.resumed = Resumed(store.position, store.last_of)
         self._retry_at = 0.0
         return store
 

@@ -34,7 +34,15 @@ UNPLACED = (
     "SELECT position, stream, seq, type, crc, data, chain FROM events"
     " WHERE position > ? AND position <= ? AND stream = ? AND seq > ? ORDER BY seq LIMIT ?"
 )
-ENDS = "SELECT id, last_seq, last_position, (SELECT position FROM placed) FROM streams WHERE name = ?"
+ENDS = (
+    "SELECT id, last_seq, last_position, (SELECT position FROM placed), events.seq IS NULL FROM streams"
+    " LEFT JOIN events ON position = last_position AND stream = id AND seq = last_seq WHERE name = ?"
+)
+# Where a stream's row does not lead to its last event, one of the two is damaged: what is there counts, too.
+LAST_FOUND = (
+    "SELECT max(coalesce((SELECT max(seq) FROM places WHERE stream = ?1), -1),"
+    " coalesce((SELECT max(seq) FROM events WHERE position > ?2 AND stream = ?1), -1))"
+)
 COUNT_HIDDEN = "SELECT count(*) FROM events WHERE position > ? AND stream = ?"
 
 # One bounded scan per type: `type IN (…) ORDER BY position` would sort everything that is left of the log.
@@ -67,7 +75,7 @@ class Reader:
         after = max(after, -1)
         found: list[Recorded] = []
         try:
-            ends = self._connection().execute(ENDS, (stream,)).fetchone()
+            ends = self._ends(stream, upto)
             if ends is not None and after < ends[1]:
                 self._collect_stream(stream, ends, after=after, limit=limit, upto=upto, found=found)
         except FAILURES as error:
@@ -96,10 +104,9 @@ class Reader:
     def last_seq(self, stream: str, *, upto: int) -> int:
         """Return the stream's last seq, -1 when it is unknown. Raises LogUnavailable."""
         try:
-            db = self._connection()
-            number, last_seq, last_position, _ = db.execute(ENDS, (stream,)).fetchone() or (0, -1, 0, 0)
+            number, last_seq, last_position, _ = self._ends(stream, upto) or (0, -1, 0, 0)
             if last_position > upto:
-                (hidden,) = db.execute(COUNT_HIDDEN, (upto, number)).fetchone()
+                (hidden,) = self._connection().execute(COUNT_HIDDEN, (upto, number)).fetchone()
                 last_seq -= hidden
         except FAILURES as error:
             raise self._failed(error) from error
@@ -110,6 +117,16 @@ class Reader:
         if self._db is not None:
             self._db.close()
             self._db = None
+
+    def _ends(self, stream: str, upto: int) -> tuple[int, int, int, int] | None:
+        row = self._connection().execute(ENDS, (stream,)).fetchone()
+        if row is None:
+            return None
+        number, last_seq, last_position, placed, damaged = row
+        if damaged:
+            found = self._connection().execute(LAST_FOUND, (number, placed)).fetchone()
+            last_seq, last_position = max(last_seq, *found), upto
+        return number, last_seq, last_position, placed
 
     def _collect_stream(
         self,

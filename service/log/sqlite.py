@@ -28,7 +28,7 @@ class SqliteLog:
     def __init__(self, path: Path, store: Store, meter: Meter | None = None) -> None:
         self._meter = meter
         self._reader = Reader(path)
-        self._tail = Tail(store.position, store.last_of_types())
+        self._tail = Tail(store.position, store.last_of)
         self._room = Room(APPENDS_WAITING_MAX)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -110,9 +110,10 @@ class SqliteLog:
         if not self._closed:
             self._closed = True
             self._hand_over()
-            self._reader.close()  # first: the last to close is to empty the WAL, and a reader cannot
+            self._reader.close()  # first: only who can write leaves a single file behind as the last
             await asyncio.to_thread(self._writer.close)
             await asyncio.sleep(0)  # the last answers are on their way through the loop
+            self._reader.close()  # who still read meanwhile
 
     def _last_seq(self, stream: str) -> int:
         last_seq = self._tail.last_seq(stream)

@@ -33,6 +33,8 @@ HEAD = (
     " LEFT JOIN events ON position = last_position AND stream = id AND seq = last_seq WHERE name = ?"
 )
 
+LAST_OF_TYPES = "SELECT name, (SELECT max(position) FROM events WHERE type = types.id) FROM types"
+
 PLACE = (
     "INSERT INTO places SELECT stream, seq, position FROM events"
     " WHERE position > (SELECT position FROM placed) ORDER BY stream, seq"
@@ -67,7 +69,10 @@ class Staged(NamedTuple):
 
 
 class Store:
-    """The write connection. After any error: close it and open another, which rolls back and settles."""
+    """The write connection. After any error: close it and open another, which rolls back and settles.
+
+    ``position`` is that of the last event; ``last_of`` of the last of each type, as it was opened.
+    """
 
     def __init__(self, path: Path, *, create: bool, journal: Literal["WAL", "OFF"] = "WAL") -> None:
         """Open the file and settle it. Raises sqlite3.Error, OSError, LogUnavailable.
@@ -108,11 +113,6 @@ class Store:
             raise LogUnavailable("another process reads the log's file")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         self._db.execute(f"PRAGMA user_version = {version}")
-
-    def last_of_types(self) -> dict[str, int]:
-        """Return the position of the last event of each type."""
-        query = "SELECT name, (SELECT max(position) FROM events WHERE type = types.id) FROM types"
-        return {name: position or 0 for name, position in self._db.execute(query).fetchall()}
 
     # One transaction: stage, then commit or rollback
 
@@ -180,6 +180,7 @@ class Store:
         self._unplaced: int = self.position - self._one("SELECT position FROM placed")
         self._unplaced_bytes = 0
         self.staged_bytes = 0  # by the transaction at hand
+        self.last_of = {name: position or 0 for name, position in self._db.execute(LAST_OF_TYPES).fetchall()}
 
     def _place(self) -> None:
         self._db.execute(PLACE)
@@ -248,8 +249,10 @@ def opened(path: Path) -> Store:
     """Return the store at ``path``, created if need be. Raises LogUnavailable."""
     try:
         return Store(path, create=True)
-    except (OSError, sqlite3.Error, UnicodeDecodeError) as error:  # the last: a damaged text in a message
+    except (OSError, sqlite3.Error) as error:
         raise LogUnavailable(f"{path}: {error}") from error
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # rows that are no such rows
+        raise LogUnavailable(f"{path}: it is damaged ({error})") from error
 
 
 def _create(path: Path) -> None:

@@ -16,7 +16,7 @@ from service.log import Log
 from service.log.follow import follow_all
 from service.projection import reads, workflows
 from service.projection.reads import RunCursor, RunDetail, RunFilter, RunSummary, StepRow, VariableRow
-from service.projection.views import EVENT_TYPES, Checkpoint, Views, checkpoint_of
+from service.projection.views import DAMAGE, EVENT_TYPES, Checkpoint, Views, checkpoint_of
 from service.projection.workflows import WorkflowSummary
 
 CAUGHT_UP_TIMEOUT_S = 2.0
@@ -101,7 +101,10 @@ class Projections:
             except (LogUnavailable, sqlite3.OperationalError) as error:
                 diagnostics.warning("views wait, trying again", reason=str(error))
                 await asyncio.sleep(RETRY_S)
-            except sqlite3.DatabaseError as error:
+                # What can be made again must not keep the space that events need.
+                if _is_full(error) and not await self._in_thread(self._views.give_space):
+                    await self._begin_again("the disk is full")
+            except DAMAGE as error:
                 await self._begin_again(str(error))
 
     async def _follow(self) -> None:
@@ -216,8 +219,12 @@ class Projections:
 
     async def unfinished(self) -> Unfinished:
         """Return the runs that go on. Waits as long as it takes: nothing can begin before it is known."""
-        await self.caught_up(None)
-        return self._select(_unfinished)
+        while True:
+            await self.caught_up(None)
+            try:
+                return self._select(_unfinished)
+            except NotCaughtUp:  # met damage: the views are made again
+                await asyncio.sleep(RETRY_S)
 
     async def run_detail(self, run_id: str) -> RunDetail | None:
         """Return a run with its values, None if there is none. ``last_seq`` is that of its newest event."""
@@ -271,10 +278,14 @@ class Projections:
         try:
             with self._views.reading() as db:
                 return select(db, *args, **kwargs)
-        except sqlite3.DatabaseError as error:
+        except DAMAGE as error:
             if not isinstance(error, sqlite3.OperationalError) and self._applied >= 0 and self._following:
                 self._following.reschedule(0)  # makes run() begin again
             raise NotCaughtUp(f"The views cannot be read: {error}.") from error
+
+
+def _is_full(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
 
 
 def _unfinished(db: sqlite3.Connection) -> Unfinished:

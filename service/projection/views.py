@@ -23,7 +23,11 @@ from service.projection.workflows import WorkflowFold
 VERSION = 2  # raised with every change of what the tables hold: older files are then dropped
 # Views made from nothing touch the same pages again and again: together these double the speed of that.
 CACHE_KIB = 32 * 1024
-WAL_PAGES = 4_000  # of 4 KiB, then they are moved into the file
+WAL_PAGES = 1_000  # of 4 KiB, then they are moved into the file; the WAL keeps that space to itself
+DAMAGE = (
+    sqlite3.DatabaseError,
+    UnicodeDecodeError,
+)  # the latter: damaged text, even in a message of SQLite's
 EVENT_TYPES = RunFold.TYPES | WorkflowFold.TYPES
 
 diagnostics = structlog.get_logger("tailrace.projection")
@@ -61,7 +65,7 @@ class Views:
             views = cls._connect(path)
             if views is not None:
                 return views
-        except sqlite3.DatabaseError:
+        except DAMAGE:
             pass
         drop(path)
         fresh = cls._connect(path)
@@ -142,6 +146,14 @@ class Views:
         """Return the last event applied."""
         with self.reading() as db:
             return checkpoint_of(db)
+
+    def give_space(self) -> bool:
+        """Empty the WAL, some 4 MB, for those who need the disk more; return whether that was possible."""
+        try:
+            busy, _, _ = self._writer.execute("pragma wal_checkpoint(truncate)").fetchone()
+        except sqlite3.OperationalError:  # the file itself has to grow for it
+            return False
+        return not busy
 
     def replaced(self) -> "Views":
         """Close and drop this file, and return empty views in its place."""

@@ -88,6 +88,27 @@ async def test_a_missing_row_is_damage(tmp_path: Path) -> None:
     await log.close()
 
 
+@pytest.mark.parametrize("unplaced_max", [0, 4_000])
+@pytest.mark.parametrize(
+    "alteration", ["last_seq = 2", "last_seq = 70", "last_position = 1", "last_position = 999"]
+)
+async def test_a_stream_that_does_not_know_its_end_is_read_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alteration: str, unplaced_max: int
+) -> None:
+    monkeypatch.setattr("service.log.store.UNPLACED_MAX", unplaced_max)
+    path = await written(tmp_path / "tailrace.db")
+    alter(path, f"UPDATE streams SET {alteration} WHERE id = 1")
+    log = SqliteLog.open(path)
+    assert await log.wait("run/a", after=-2) == (70 if "70" in alteration else 8)
+    for after in (-1, 2, 5):
+        page = await log.read("run/a", after=after, limit=50)
+        assert texts(page) == [f"event {n}" for n in range(after + 1, 9)]
+    if "70" in alteration:
+        with pytest.raises(Damaged):
+            await log.read("run/a", after=8, limit=50)
+    await log.close()
+
+
 @pytest.mark.parametrize("alteration", ["DELETE FROM places", "UPDATE places SET position = 2"])
 async def test_a_wrong_index_is_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alteration: str
@@ -110,6 +131,28 @@ async def test_a_lost_end_is_damage(tmp_path: Path) -> None:
     with pytest.raises(Damaged):
         await log.read("run/a", after=7, limit=50)
     await log.close()
+
+
+@pytest.mark.parametrize(
+    "alteration", ["DELETE FROM placed", "UPDATE types SET name = CAST(x'ff' AS TEXT) WHERE name = 'note'"]
+)
+async def test_a_file_that_cannot_be_made_sense_of_does_not_open(tmp_path: Path, alteration: str) -> None:
+    path = await written(tmp_path / "tailrace.db")
+    alter(path, alteration)
+    with pytest.raises(LogUnavailable, match="damaged|decode"):
+        SqliteLog.open(path)
+
+
+async def test_a_file_whose_index_of_types_is_damaged_does_not_open(tmp_path: Path) -> None:
+    path = await written(tmp_path / "tailrace.db")
+    with sqlite3.connect(path) as db:
+        (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'events_type'").fetchone()
+    db.close()
+    content = bytearray(path.read_bytes())
+    content[(root - 1) * 4096 : (root - 1) * 4096 + 50] = b"x" * 50
+    path.write_bytes(content)
+    with pytest.raises(LogUnavailable, match="malformed"):
+        SqliteLog.open(path)
 
 
 @pytest.mark.parametrize("seed", range(100))

@@ -1,12 +1,14 @@
-"""Any sequence of calls, compared with a dict of lists."""
+"""Any sequence of calls, compared with a dict of lists: ``python -m tests.log.test_model --steps 100000``."""
 
+import argparse
 import asyncio
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
@@ -152,19 +154,47 @@ class SqliteMachine(LogMachine):
             self.directory.cleanup()
 
 
-@pytest.mark.parametrize("machine", [LogMachine, SqliteMachine])
-def test_any_calls_do_as_a_dict_of_lists_does(
-    machine: type[LogMachine], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.log.store.UNPLACED_MAX", 7)  # so that pages begin and end on both sides
+MACHINES = (LogMachine, SqliteMachine)
+STEPS_OF_ONE = 50
+EXAMPLES = 40
+
+
+def run_machine(machine: type[LogMachine], examples: int, *, seeded: int | None = None) -> None:
+    """Run a machine so often, with a seed of its own or the one that never changes."""
     run_state_machine_as_test(
-        machine,
+        machine if seeded is None else seed(seeded)(machine),
         settings=settings(
-            max_examples=40,
-            stateful_step_count=50,
+            max_examples=examples,
+            stateful_step_count=STEPS_OF_ONE,
             deadline=None,
-            derandomize=True,
+            derandomize=seeded is None,
             database=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_any_calls_do_as_a_dict_of_lists_does(
+    machine: type[LogMachine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.log.store.UNPLACED_MAX", 7)  # so that pages begin and end on both sides
+    run_machine(machine, EXAMPLES)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=100_000, help="of each machine")
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    examples = -(-given.steps // STEPS_OF_ONE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("service.log.store.UNPLACED_MAX", 7)
+        for machine in MACHINES:
+            run_machine(machine, examples, seeded=given.seed)  # raises at the first fault
+    print(f"steps={examples * STEPS_OF_ONE} machines={len(MACHINES)} faults=0")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

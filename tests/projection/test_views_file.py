@@ -123,6 +123,24 @@ async def test_damage_that_is_met_later_is_mended(tmp_path: Path, log, right, ta
     assert await made(path, log) == await made(tmp_path / "afresh", log)
 
 
+async def test_what_is_unfinished_is_known_although_the_views_are_damaged(tmp_path: Path, log, right) -> None:
+    path = tmp_path / "right"
+    await append_run(log, "on", [start()])
+    await made(path, log)
+    with sqlite3.connect(path) as db:
+        (root,) = db.execute("select rootpage from sqlite_master where name = 'runs'").fetchone()
+        (index,) = db.execute(
+            "select rootpage from sqlite_master where name = 'runs_by_status_start_time'"
+        ).fetchone()
+    db.close()
+    whole = bytearray(path.read_bytes())
+    for page in (root, index):
+        whole[(page - 1) * 4096 : (page - 1) * 4096 + 200] = random.Random(1).randbytes(200)
+    path.write_bytes(whole)
+    async with projecting(path, log) as projections, asyncio.timeout(20):
+        assert (await projections.unfinished()).run_ids == ["on"]
+
+
 async def read_everything(projections: Projections) -> bool:
     """Return whether every run and list could be read; what was read must be right."""
     try:
@@ -217,3 +235,36 @@ async def test_a_log_that_fails_for_a_while_is_waited_for(tmp_path: Path, log, r
         while failures:
             await asyncio.sleep(0.001)
         assert (await projections.run_detail(run_id_of(1))).status == "success"
+
+
+async def test_a_name_that_is_no_text_is_damage(tmp_path: Path, log, right) -> None:
+    """Also where SQLite repeats it in a message, which Python then cannot decode."""
+    path = tmp_path / "views"
+    await made(path, log)
+    content = path.read_bytes()
+    at = content.index(b"CREATE TABLE", content.index(b"runs"))
+    path.write_bytes(content[: at + 2] + b"\xf4" + content[at + 3 :])
+    assert await made(path, log) == right
+
+
+async def test_a_full_disk_is_left_to_others(tmp_path: Path, log, right, monkeypatch) -> None:
+    """What the views' WAL took is given back: nothing else may get the log going again."""
+    monkeypatch.setattr("service.projection.projections.RETRY_S", 0.01)
+    path = tmp_path / "views"
+    wal = path.with_name("views-wal")
+    applied = views.Views.apply
+    sizes: list[int] = []
+
+    def apply(self, page) -> None:
+        sizes.append(wal.stat().st_size)
+        if len(sizes) == 1:
+            full = sqlite3.OperationalError("database or disk is full")
+            full.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise full
+        applied(self, page)
+
+    monkeypatch.setattr(views.Views, "apply", apply)
+    async with projecting(path, log) as projections:
+        await projections.caught_up(10)
+    assert sizes[0] > sizes[1] == 0
+    assert tables(path) == right

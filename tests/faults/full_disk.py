@@ -1,0 +1,141 @@
+"""A disk that fills up under the service, at every position, and then has space again.
+
+Accepting stops with 503, reading goes on, and work resumes in the same process.
+``python -m tests.faults.full_disk --positions 1000``; needs the right to mount a tmpfs.
+"""
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.faults.witness import Witness
+from tests.server import Server
+
+SIZE = 16 * 1024 * 1024
+PAGE = 4096
+PAGES_LEFT_MAX = 250  # when the trouble begins; a run takes some 20
+RUNS_MAX = 80  # until it must have been felt
+TRIES_MAX = 20
+LIVES_POSITIONS = 25  # of one service, then another one begins with an empty disk
+MIN_FREE_BYTES = (0, 0, 0, 512 * 1024)  # by turns; 0: nothing warns of the end
+
+
+@contextmanager
+def small_disk(directory: Path) -> Iterator[Path | None]:
+    """Mount a tmpfs of 16 MB in ``directory``; None when that is not allowed."""
+    disk = directory / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(disk)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        yield None
+        return
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def fill(disk: Path, pages_left: int) -> Path:
+    """Leave so many pages free, and return the file to be removed."""
+    ballast = disk / "ballast"
+    with ballast.open("wb") as file:
+        for _ in range(TRIES_MAX):  # the service writes meanwhile
+            found = os.statvfs(disk)
+            size = found.f_bavail * found.f_frsize - pages_left * PAGE
+            try:
+                os.posix_fallocate(file.fileno(), 0, max(size, 1))
+                break
+            except OSError:
+                continue
+    return ballast
+
+
+def trouble(witness: Witness, disk: Path, pages_left: int) -> bool:
+    """Fill the disk and free it again; return whether it was felt."""
+    ballast = fill(disk, pages_left)
+    try:
+        felt = any(witness.start_run().status == 503 for _ in range(RUNS_MAX))
+        for _ in range(2):
+            witness.reads_on()
+            witness.start_run()
+    finally:
+        ballast.unlink()
+    witness.resumes()
+    return felt
+
+
+def life(
+    directory: Path, chance: random.Random, *, positions: int, min_free: int
+) -> tuple[list[str], int] | None:
+    """Run one service through some full disks; return the faults and how many were felt, None if not allowed."""
+    with small_disk(directory) as disk:
+        if disk is None:
+            return None
+        server = Server(disk, TAILRACE_MIN_FREE_BYTES=min_free)
+        server.diagnostics = directory / "diagnostics.txt"
+        with server:
+            process = server.process
+            witness = Witness(server)
+            felt = sum(
+                trouble(witness, disk, min_free // PAGE + chance.randrange(PAGES_LEFT_MAX))
+                for _ in range(positions)
+            )
+            witness.hold_to_it()
+            witness.reads_on()
+            assert server.process is process
+            witness.resumes()
+            assert process is not None
+            if process.poll() is not None:
+                witness.faults.append("the service ended")
+            server.restart()
+            witness.hold_to_it()
+    return witness.faults, felt
+
+
+def full_disks(directory: Path, *, seed: int, positions: int) -> tuple[list[str], dict[str, int]] | None:
+    """Fill the disk ``positions`` times; return the faults found and figures, None if that is not allowed."""
+    chance = random.Random(seed)
+    faults: list[str] = []
+    done = felt = lives = 0
+    while done < positions:
+        count = min(LIVES_POSITIONS, positions - done)
+        (where := directory / f"life{lives}").mkdir()
+        found = life(where, chance, positions=count, min_free=MIN_FREE_BYTES[lives % len(MIN_FREE_BYTES)])
+        if found is None:
+            return None
+        faults += found[0]
+        felt += found[1]
+        done += count
+        lives += 1
+    return faults, {"positions": done, "felt": felt, "services": lives, "faults": len(faults)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--positions", type=int, default=1_000)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        found = full_disks(Path(directory), seed=given.seed, positions=given.positions)
+    if found is None:
+        print("skipped: a tmpfs cannot be mounted here; run as root")
+        return 0
+    faults, figures = found
+    for fault in faults[:50]:
+        print(fault)
+    print(" ".join(f"{name}={value}" for name, value in figures.items()))
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

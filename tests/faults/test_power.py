@@ -1,0 +1,73 @@
+"""Power loss at every moment of the writer: nothing acknowledged is lost, and what is left is whole."""
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.faults.disk import Disk
+from tests.faults.power import power_losses
+from tests.faults.syscalls import Create, Sync, Truncate, Unlink, Write
+
+STATES = 500
+CONTROL_STATES = 150
+needs_strace = pytest.mark.skipif(
+    shutil.which("strace") is None, reason="needs strace to see what is written"
+)
+
+
+@needs_strace
+def test_no_power_loss_takes_what_was_acknowledged(in_memory):
+    faults, figures = power_losses(in_memory, seed=1, count=STATES // 2)
+    assert faults == []
+    faults, failing = power_losses(in_memory, seed=2, count=STATES // 2)
+    assert faults == []
+    assert (figures["failed_flushes"], failing["failed_flushes"] > 0) == (0, True)
+    assert min(figures["operations"], failing["operations"]) > 1_000
+
+
+@needs_strace
+def test_a_log_that_does_not_flush_is_caught(in_memory):
+    faults, _ = power_losses(in_memory, seed=1, count=CONTROL_STATES, synchronous="NORMAL")
+    assert any("was acknowledged" in fault for fault in faults)
+
+
+def lost(disk: Disk) -> set[tuple[tuple[str, bytes], ...]]:
+    """Return all that many power losses leave."""
+    return {tuple(sorted(disk.after_power_loss(random.Random(seed)).items())) for seed in range(500)}
+
+
+def test_the_disk_keeps_what_was_flushed_and_may_lose_anything_else():
+    directory = Path("d")
+    path = directory / "f"
+    disk = Disk(directory)
+    disk.do(Create(path))
+    disk.do(Write(path, 0, b"ab"))
+    assert lost(disk) == {(), (("f", b""),), (("f", b"ab"),)}
+    disk.do(Sync(path))
+    assert lost(disk) == {(), (("f", b"ab"),)}, "the name is not flushed with the file"
+    disk.do(Sync(directory))
+    assert lost(disk) == {(("f", b"ab"),)}
+    disk.do(Write(path, 1, b"x"))
+    disk.do(Truncate(path, 1))
+    assert {content for ((_, content),) in lost(disk)} == {b"ab", b"ax", b"a"}
+    disk.do(Unlink(path))
+    assert () in lost(disk)
+
+
+def test_a_flush_that_failed_saves_nothing_and_neither_does_the_next():
+    path = Path("d/f")
+    disk = Disk(path.parent)
+    for operation in (
+        Create(path),
+        Sync(path.parent),
+        Write(path, 0, b"ab"),
+        Sync(path, failed=True),
+        Sync(path),
+    ):
+        disk.do(operation)
+    assert lost(disk) == {(("f", b""),), (("f", b"ab"),)}
+    disk.do(Write(path, 0, b"cd"))
+    disk.do(Sync(path))
+    assert lost(disk) == {(("f", b"cd"),)}, "what was written anew is safe"
