@@ -1,0 +1,22 @@
+"""Every attack, with its figures: what CI makes of it in the tests here, and what ``scripts/torture`` does."""
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from tests.attacks import readers
+
+
+class Attack(Struct, frozen=True):
+    """``run(count, seed)`` returns the faults it has found; ``count`` is of ``unit``."""
+
+    run: Callable[[int, int], list[str]]
+    unit: str
+    ci: int
+    large: int
+    why_not: Callable[[], str | None] = lambda: None  # why it cannot be made here
+
+
+ATTACKS = {
+    "readers": Attack(readers.run, "healthy readers, and a tenth as many slow and stuck ones", 200, 1_000),
+}
