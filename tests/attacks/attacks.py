@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from tests.attacks import readers
+from tests.attacks import half_open, readers
 
 
 class Attack(Struct, frozen=True):
@@ -19,4 +19,5 @@ class Attack(Struct, frozen=True):
 
 ATTACKS = {
     "readers": Attack(readers.run, "healthy readers, and a tenth as many slow and stuck ones", 200, 1_000),
+    "half-open": Attack(half_open.run, "lost clients of each kind", 5, 200, half_open.why_not),
 }
