@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from tests.attacks import half_open, readers
+from tests.attacks import half_open, http_bytes, readers, ws_frames
 
 
 class Attack(Struct, frozen=True):
@@ -20,4 +20,6 @@ class Attack(Struct, frozen=True):
 ATTACKS = {
     "readers": Attack(readers.run, "healthy readers, and a tenth as many slow and stuck ones", 200, 1_000),
     "half-open": Attack(half_open.run, "lost clients of each kind", 5, 200, half_open.why_not),
+    "http-bytes": Attack(http_bytes.run, "requests", 2_000, 50_000),
+    "ws-frames": Attack(ws_frames.run, "frames", 4_000, 100_000),
 }
