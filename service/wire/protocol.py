@@ -189,6 +189,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         while self._rest:
             await self.writable.wait()
             if self.disconnected or self.close_sent or self.transport.is_closing():
+                self._rest = _NOTHING  # it was not begun: nothing may follow a close
                 raise ClientDisconnected
             self._rest = self._rest[self.outgoing.write_now(self._rest) :]
             piece, self._rest = self._rest[:PIECE_BYTES_MAX], self._rest[PIECE_BYTES_MAX:]

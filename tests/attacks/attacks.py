@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from tests.attacks import half_open, http_bytes, readers, ws_frames
+from tests.attacks import any_request, half_open, http_bytes, openapi, readers, ws_frames
 
 
 class Attack(Struct, frozen=True):
@@ -22,4 +22,6 @@ ATTACKS = {
     "half-open": Attack(half_open.run, "lost clients of each kind", 5, 200, half_open.why_not),
     "http-bytes": Attack(http_bytes.run, "requests", 2_000, 50_000),
     "ws-frames": Attack(ws_frames.run, "frames", 4_000, 100_000),
+    "any-request": Attack(any_request.run, "requests", 2_000, 25_000),
+    "openapi": Attack(openapi.run, "cases", 2_000, 25_000, openapi.why_not),
 }

@@ -61,7 +61,7 @@ class Raw:
 
     def leave(self, *, reset: bool = False) -> None:
         """Close the connection, or tear it off."""
-        if reset:
+        if reset and not self._writer.transport.is_closing():
             one: socket.socket = self._writer.get_extra_info("socket")
             one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._writer.transport.abort()

@@ -122,7 +122,7 @@ class Mischief:
             return f"{len(events)} events are not those of the run"
         closes = [data for opcode, data in frames if opcode == 8]
         if len(closes) > 1 or (closes and frames[-1][0] != 8):
-            return "a close was not the last frame"
+            return f"a close was not the last frame: {[f for f in frames if f[0] != 1]}"
         if closes and len(closes[0]) >= 2 and int.from_bytes(closes[0][:2], "big") not in CODES:
             return f"closed with {closes[0]!r}"
         if closes and closes[0][:2] == struct.pack(">H", 1011) and b"on our side" in closes[0]:
