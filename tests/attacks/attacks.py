@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from tests.attacks import any_request, half_open, http_bytes, openapi, readers, ws_frames
+from tests.attacks import any_request, commands, half_open, http_bytes, openapi, readers, ws_frames
 
 
 class Attack(Struct, frozen=True):
@@ -24,4 +24,6 @@ ATTACKS = {
     "ws-frames": Attack(ws_frames.run, "frames", 4_000, 100_000),
     "any-request": Attack(any_request.run, "requests", 2_000, 25_000),
     "openapi": Attack(openapi.run, "cases", 2_000, 25_000, openapi.why_not),
+    "commands": Attack(commands.run, "commands under each containment", 44, 1_000, commands.why_not),
+    "output": Attack(commands.pour, "GiB of output", 1, 10),
 }
