@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from tests.attacks import any_request, commands, half_open, http_bytes, openapi, readers, ws_frames
+from tests.attacks import any_request, canaries, commands, half_open, http_bytes, openapi, readers, ws_frames
 
 
 class Attack(Struct, frozen=True):
@@ -26,4 +26,5 @@ ATTACKS = {
     "openapi": Attack(openapi.run, "cases", 2_000, 25_000, openapi.why_not),
     "commands": Attack(commands.run, "commands under each containment", 44, 1_000, commands.why_not),
     "output": Attack(commands.pour, "GiB of output", 1, 10),
+    "canaries": Attack(canaries.run, "secrets, each shown in 43 ways", 4, 200),
 }
