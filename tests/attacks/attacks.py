@@ -4,7 +4,17 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from tests.attacks import any_request, canaries, commands, half_open, http_bytes, openapi, readers, ws_frames
+from tests.attacks import (
+    any_request,
+    canaries,
+    commands,
+    half_open,
+    http_bytes,
+    inside,
+    openapi,
+    readers,
+    ws_frames,
+)
 
 
 class Attack(Struct, frozen=True):
@@ -27,4 +37,5 @@ ATTACKS = {
     "commands": Attack(commands.run, "commands under each containment", 44, 1_000, commands.why_not),
     "output": Attack(commands.pour, "GiB of output", 1, 10),
     "canaries": Attack(canaries.run, "secrets, each shown in 43 ways", 4, 200),
+    "inside": Attack(inside.run, "spellings of inner addresses, each in four ways", 250, 5_000),
 }
