@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from traceback import format_exception
 from typing import Any
 
 import structlog
@@ -41,7 +42,7 @@ async def perform(
     try:
         config = spec.config.render(root)
     except ExpressionFailed as failure:
-        return _failed(failure.code, str(failure))
+        return _failed(failure.code, masking.mask(str(failure)))
     attempt = Attempt(config, number, f"{run_id}/{spec.id}", elapsed_ms, say_masked, trace)
     timeout_s = None if spec.timeout_ms is None else spec.timeout_ms / 1000
     limit = asyncio.timeout(timeout_s)
@@ -51,9 +52,9 @@ async def perform(
     except TimeoutError as error:
         if limit.expired():
             return _failed("timeout", f"Not done within {timeout_s:g} s.", status_timeout=True)
-        return _fault_of_ours(error, run_id, spec)
+        return _fault_of_ours(error, run_id, spec, masking)
     except Exception as error:  # noqa: BLE001  a step type's fault fails its step, never the run's loop
-        return _fault_of_ours(error, run_id, spec)
+        return _fault_of_ours(error, run_id, spec, masking)
     return _ended(outcome, masking)
 
 
@@ -71,6 +72,7 @@ def _failed(code: str, message: str, *, status_timeout: bool = False) -> Ended:
     return Ended("timeout" if status_timeout else "failed", {}, {}, Error(code, message))
 
 
-def _fault_of_ours(error: Exception, run_id: str, spec: StepSpec) -> Ended:
-    diagnostics.error("step type raised", run_id=run_id, step_id=spec.id, type=spec.type, exc_info=error)
+def _fault_of_ours(error: Exception, run_id: str, spec: StepSpec, masking: Masking) -> Ended:
+    told = masking.mask("".join(format_exception(error)).strip())
+    diagnostics.error("step type raised", run_id=run_id, step_id=spec.id, type=spec.type, exception=told)
     return _failed("internal_error", f"The step type {spec.type} failed: {type(error).__name__}.")

@@ -1,25 +1,59 @@
-"""Declared secrets never reach an event: lines are masked, results that hold one are refused."""
+"""Declared secrets never reach an event: lines are masked, results that hold one are refused.
 
-from collections.abc import Iterable, Mapping
+A secret is looked for as it is and as programs usually write it: escaped, percent-encoded, in base64, in hex,
+and broken by the end of a line. What hides one on purpose, such as writing it backwards, is not recognized.
+"""
+
+import html
+import json
+import re
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+from urllib.parse import quote_plus
 
 import msgspec
+from msgspec import Struct
 
 from service.domain.events import Error, encode_value
 
 MASK = "***"
+UNNAMED_LENGTH_MIN = 8  # a shorter one is only looked for where the definition names it: "dev" is in any text
+ENCODED_LENGTH_MIN = 8  # of what is looked for in base64 and hex: shorter, it would be there by chance
+PART_LENGTH_MIN = 8  # of a line, or of what is ASCII, of a longer secret
+BROKEN_LENGTH_MIN = 16  # of what is looked for across the ends of lines
+PIECE_LENGTH_MIN = 8  # of one piece of that
+
+_ASCII = re.compile(r"[ -~]+")
+
+
+class Forms(Struct, frozen=True):
+    """How one secret may be written: ``texts``, the longest first, and ``percent`` for any mix of %XX."""
+
+    texts: tuple[str, ...]
+    percent: re.Pattern[str]
 
 
 class Masking:
-    """Knows the values of the secrets that one definition names."""
+    """Knows the secrets that one definition ``names``, and all the others that are long enough."""
 
     def __init__(self, secrets: Mapping[str, str], names: Iterable[str]) -> None:
-        self.values = sorted({secrets[name] for name in names if secrets.get(name)}, key=len, reverse=True)
-        self._encoded = [encode_value(value)[1:-1] for value in self.values]
+        named = {secrets[name] for name in names if secrets.get(name)}
+        others = {value for value in secrets.values() if len(value) >= UNNAMED_LENGTH_MIN}
+        self.values = sorted(named | others, key=len, reverse=True)
+        self._forms = [_forms(value) for value in self.values]
 
     def mask(self, text: str) -> str:
-        """Return ``text`` with every secret replaced by ``***``."""
-        for value in self.values:
-            text = text.replace(value, MASK)
+        """Return ``text``, one line or several, with every secret replaced by ``***``."""
+        for forms in self._forms:
+            for form in forms.texts:
+                if len(form) >= BROKEN_LENGTH_MIN:  # first: a part that is masked would hide where it ended
+                    text = _without_pieces(text, form)
+            for form in forms.texts:
+                text = text.replace(form, MASK)
+            if "%" in text:
+                text = forms.percent.sub(MASK, text)
         return text
 
     def mask_error(self, error: Error | None) -> Error | None:
@@ -29,8 +63,72 @@ class Masking:
         return msgspec.structs.replace(error, message=self.mask(error.message))
 
     def holds(self, value: object) -> bool:
-        """Say whether the JSON of ``value`` contains a secret."""
+        """Say whether ``value``, or its JSON, contains a secret. Raises what encoding raises."""
         if not self.values:
             return False
-        encoded = encode_value(value)
-        return any(secret in encoded for secret in self._encoded)
+        # The JSON for numbers, the strings for what JSON would escape.
+        return self._is_in(encode_value(value).decode()) or any(map(self._is_in, _strings(value)))
+
+    def _is_in(self, text: str) -> bool:
+        joined = text.replace("\n", "").replace("\r", "") if "\n" in text else text
+        return any(
+            any(form in text or form in joined for form in forms.texts)
+            or ("%" in text and forms.percent.search(text) is not None)
+            for forms in self._forms
+        )
+
+
+@lru_cache(maxsize=256)
+def _forms(value: str) -> Forms:
+    data = value.encode("utf-8", "surrogateescape")
+    found = {value, encode_value(value).decode()[1:-1], json.dumps(value)[1:-1], repr(value)[1:-1]}
+    found |= {html.escape(value), html.escape(value, quote=False)}
+    # Line by line, and without the characters that somebody may decode as others.
+    parts = {part for line in value.splitlines() for part in (line, *_ASCII.findall(line))}
+    found |= {
+        form for part in parts if len(part) >= PART_LENGTH_MIN for form in (part, json.dumps(part)[1:-1])
+    }
+    encoded = {data.hex(), data.hex().upper(), *_in_base64(data)}
+    found |= {form for form in encoded if len(form) >= ENCODED_LENGTH_MIN}
+    found.add(quote_plus(value, errors="surrogateescape"))
+    percent = "".join(
+        f"(?:{re.escape(chr(byte))}|%(?i:{byte:02x}))" if byte < 0x80 else f"%(?i:{byte:02x})"
+        for byte in data
+    )
+    return Forms(tuple(sorted(found, key=len, reverse=True)), re.compile(percent))
+
+
+def _in_base64(data: bytes) -> Iterator[str]:
+    """Yield what of ``data`` in base64 is the same whatever stands before and behind it."""
+    for before in range(3):
+        text = b64encode(bytes(before) + data).decode()
+        core = text[-(-before * 8 // 6) : (before + len(data)) * 8 // 6]
+        yield core
+        yield core.replace("+", "-").replace("/", "_")
+
+
+def _without_pieces(text: str, form: str) -> str:
+    """Mask what of ``form`` a break has left at the beginning or the end of ``text``."""
+    if PIECE_LENGTH_MIN <= len(text) < len(form) and text in form:
+        return MASK
+    at = text.rfind(form[:PIECE_LENGTH_MIN], max(0, len(text) - len(form)))
+    if at >= 0 and form.startswith(text[at:]):
+        text = text[:at] + MASK
+    at = text.find(form[-PIECE_LENGTH_MIN:], 0, len(form))
+    if at >= 0 and form.endswith(text[: at + PIECE_LENGTH_MIN]):
+        text = MASK + text[at + PIECE_LENGTH_MIN :]
+    return text
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Yield every string in ``value``, keys included, however deep it lies."""
+    left = [value]
+    while left:
+        match left.pop():
+            case str() as text:
+                yield text
+            case dict() as members:
+                left += members.keys()
+                left += members.values()
+            case list() | tuple() as items:
+                left += items

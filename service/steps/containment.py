@@ -5,6 +5,7 @@ either way the guard at its other end kills all that is left of the command.
 """
 
 import asyncio
+import ctypes
 import json
 import os
 import socket
@@ -22,7 +23,9 @@ from service.steps.pipe import Pipe
 Containing = Literal["pid namespace", "watchdog", "process group"]
 
 START_TIMEOUT_S = 20.0
+DEATH_S = 0.05  # a process's sockets close a moment before it can be known to be dead
 _PACKET_BYTES = 64
+_PR_SET_DUMPABLE = 4
 _GUARD = Path(__file__).with_name("guard.py")
 
 
@@ -70,6 +73,8 @@ class Containment:
             self._guard.kill()
             self._guard.wait()
             raise OSError("the guard of commands did not start") from error
+        if self._kind != "pid namespace":
+            _hide()
         ours.setblocking(False)
         self._door = ours
         return self._kind
@@ -85,12 +90,17 @@ class Containment:
         request = json.dumps({"path": path, "argv": argv, "env": env, "cwd": cwd}).encode()
         for last_try in (False, True):
             self.start()
+            starter = self._guard
+            assert starter is not None
             command = Contained()
             try:
                 await self._hand_over(command, request, stdin.encode("utf-8", "surrogateescape"))
                 await command.started()
             except (BrokenPipeError, ConnectionResetError, ConnectionRefusedError):
-                command.close()  # the guard's process was killed; nothing has started
+                await asyncio.sleep(DEATH_S)
+                if starter.poll() is None:
+                    return command  # its own guard was killed: it may have run, and must not run again
+                command.close()  # the guards' starter was killed; nothing has started
                 await self.close()
                 if last_try:
                     raise
@@ -204,6 +214,14 @@ class Contained:
                 await _readable(self._control.fileno())
             except ConnectionResetError:
                 return ""
+
+
+def _hide() -> None:
+    """Keep this process's environment, where secrets are, its files and its memory from commands of its user.
+
+    They see it in /proc. Root's commands can be kept from nothing.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 async def _readable(fd: int) -> None:

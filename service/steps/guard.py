@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 TERM_GRACE_S = 2.0  # from SIGTERM to SIGKILL
+FAREWELL_S = 5.0  # the starter waits so long for its guards once the service is gone
 LINGER_S = 0.5  # what the command left running may go on for so long after its end
 HUNT_INTERVAL_S = 0.001
 REQUEST_FDS = 5  # the request, stdin, stdout, stderr, the control socket
@@ -33,7 +34,7 @@ NAMESPACE, WATCHDOG, GROUP = "pid namespace", "watchdog", "process group"
 
 _CLONE_NEWNS, _CLONE_NEWPID = 0x00020000, 0x20000000
 _MS_NOSUID_NODEV_NOEXEC, _MS_REC, _MS_PRIVATE = 2 | 4 | 8, 0x4000, 0x40000
-_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38
+_PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 4, 36, 38
 _RESET_SIGNALS = (
     signal.SIGINT,
     signal.SIGTERM,
@@ -53,6 +54,7 @@ def main(wanted: str) -> None:
         signal.signal(number, signal.SIG_IGN)  # a Ctrl-C is the service's business; our end is the socket's
     bell = _child_bell()
     own_namespace = _open_namespace()
+    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # a command must not reach what we hold through /proc/<pid>
     kind = _strongest(wanted, own_namespace)
     door.send(kind.encode())
     guards: set[int] = set()
@@ -63,15 +65,28 @@ def main(wanted: str) -> None:
         for pid, _ in _reaped():
             guards.discard(pid)
         if kind == WATCHDOG:
+            _go_on(guards)
             _kill(_adopted(guards))  # a guard was killed: what it guarded is ours now
         if door.fileno() in ready:
             fds = _request(door)
             if fds is None:
-                return
+                return _see_off(guards)
             if len(fds) == REQUEST_FDS:
                 guards.add(_start(kind, own_namespace, door, fds))
+                guards.discard(-1)
             for fd in fds:
                 os.close(fd)
+
+
+def _see_off(guards: set[int]) -> None:
+    """Wait for the guards, which see that the service has gone, and kill what those leave that are killed."""
+    deadline = time.monotonic() + FAREWELL_S
+    while _has_children() and time.monotonic() < deadline:
+        for pid, _ in _reaped():
+            guards.discard(pid)
+        _go_on(guards)
+        _kill(_adopted(guards))
+        time.sleep(HUNT_INTERVAL_S)
 
 
 def _request(door: socket.socket) -> list[int] | None:
@@ -141,6 +156,7 @@ def _unshare_pids(own_namespace: int) -> None:
 def _guard(kind: str, request_fd: int, stdin: int, stdout: int, stderr: int, control_fd: int) -> NoReturn:
     """Run one command to its end and leave, with nothing of it left."""
     control = socket.socket(fileno=control_fd)
+    os.dup2(1, 2)  # nowhere: a command of root's could write into the diagnostics through /proc/<our pid>/fd
     try:
         bell = _child_bell()
         if kind == NAMESPACE:
@@ -296,6 +312,17 @@ def _reaped() -> Iterator[tuple[int, int]]:
         if pid == 0:
             return
         yield pid, status
+
+
+def _go_on(guards: set[int]) -> None:
+    """Let guards go on that a command of the same user has stopped."""
+    for pid in guards:
+        try:
+            stopped = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG)
+        except ChildProcessError:
+            continue
+        if stopped is not None:
+            _signal(pid, signal.SIGCONT)
 
 
 def _has_children() -> bool:

@@ -69,6 +69,9 @@ class HttpProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def handle_websocket_upgrade(self) -> None:
+        if self.parser.get_http_version() != "1.1":
+            self._refuse(HTTPStatus.BAD_REQUEST, "A WebSocket needs HTTP/1.1.")
+            return
         self._stop_checking()
         super().handle_websocket_upgrade()
 

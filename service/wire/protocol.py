@@ -71,6 +71,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         self.writable.set()
         self.outgoing: Outgoing = cast(Outgoing, None)
         self._allowance = Allowance(self.loop.time)
+        self._early: bytearray | None = None  # frames that came before our answer to the handshake
         self._rest = _NOTHING  # of a frame too large for one write; nothing may come in between
         self._unfinished = b""  # the character that a frame of the client's text broke off in
         self._pinged_at = 0.0
@@ -91,12 +92,23 @@ class StreamProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._pong_owed_since = None  # whatever arrives proves that somebody is there
+        if self._early is not None:
+            self._keep_early(data)
+            return
         for start in range(0, len(data), FEED_BYTES_MAX):
             if self.conn.parser_exc is not None:
                 return
             super().data_received(data[start : start + FEED_BYTES_MAX])
         if self.conn.handshake_exc is not None and not self.handshake_complete:
             self._refuse_handshake()
+
+    def _keep_early(self, data: bytes) -> None:
+        """Keep what a client did not wait with (§4.1): a PONG before our answer would be no HTTP."""
+        assert self._early is not None
+        if len(self._early) + len(data) > FEED_BYTES_MAX:
+            self.outgoing.cut_off()
+        else:
+            self._early += data
 
     def handle_events(self) -> None:
         for event in self.conn.events_received():
@@ -138,6 +150,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
             extensions = cast(dict[str, Any], self.scope["extensions"])
             extensions[EXTENSION] = self.outgoing
             extensions[PARKING] = self
+            self._early = bytearray()
 
     def handle_parser_exception(self) -> None:
         """Tell the client why (1002, 1007, 1009) and leave it time to read that."""
@@ -165,6 +178,9 @@ class StreamProtocol(WebSocketsSansIOProtocol):
             await super().send(message)
             if self.handshake_complete:
                 self.request = self.response = cast(Any, None)  # their headers are kept in the scope
+                early, self._early = self._early, None
+                if early and not self.close_sent:
+                    self.data_received(bytes(early))
             if self.initial_response is not None and self.close_sent:
                 self.handshake_complete = True  # refused: an answer like any other, not an error to report
 
@@ -173,6 +189,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         while self._rest:
             await self.writable.wait()
             if self.disconnected or self.close_sent or self.transport.is_closing():
+                self._rest = _NOTHING  # it was not begun: nothing may follow a close
                 raise ClientDisconnected
             self._rest = self._rest[self.outgoing.write_now(self._rest) :]
             piece, self._rest = self._rest[:PIECE_BYTES_MAX], self._rest[PIECE_BYTES_MAX:]

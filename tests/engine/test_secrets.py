@@ -1,0 +1,80 @@
+"""What counts as a secret that is written: as it is, in the usual encodings, and broken by the end of a line."""
+
+import html
+import json
+import re
+from base64 import b64encode, encodebytes, urlsafe_b64encode
+from urllib.parse import quote, quote_plus
+
+import pytest
+
+from service.engine.secrets import Masking
+
+SECRET = 'p@ss/w+rd &="é"\\<9> and twenty more characters?'
+WRITTEN = {
+    "as it is": lambda s: s,
+    "JSON": lambda s: json.dumps({"k": s}),
+    "JSON with UTF-8": lambda s: json.dumps({"k": s}, ensure_ascii=False),
+    "repr": lambda s: repr(["x", s]),
+    "HTML": html.escape,
+    "percent": lambda s: quote(s, safe=""),
+    "percent, of a path": quote,
+    "percent, lower case": lambda s: re.sub("%..", lambda found: found[0].lower(), quote(s, safe="@&")),
+    "form": quote_plus,
+    "base64": lambda s: b64encode(s.encode()).decode(),
+    "base64 behind a user": lambda s: b64encode(f"me:{s}".encode()).decode(),
+    "base64 behind another": lambda s: b64encode(f"user:{s}:and more".encode()).decode(),
+    "base64 for URLs": lambda s: urlsafe_b64encode(f"u:{s}".encode()).decode().rstrip("="),
+    "UTF-8 read as Latin-1": lambda s: s.encode().decode("latin-1"),
+    "UTF-8 read as ASCII": lambda s: s.encode().decode("ascii", "replace"),
+    "hex": lambda s: s.encode().hex(),
+}
+
+
+@pytest.mark.parametrize("form", WRITTEN)
+def test_every_usual_form_is_masked_and_refused(form):
+    masking = Masking({"X": SECRET}, [])
+    text = WRITTEN[form](SECRET)
+    for before, behind in (("", ""), ("before ", " behind")):
+        masked = masking.mask(before + text + behind)
+        assert "***" in masked
+        assert not masking.holds([masked])
+        assert masked.startswith(before)
+        assert masked.endswith(behind)
+        assert masking.holds({"deep": [{before + text + behind: 1}]})
+        assert masking.holds([before + text + behind])
+
+
+@pytest.mark.parametrize("cut", range(8, 33, 3))
+def test_both_pieces_of_one_that_was_broken_are_masked(cut):
+    masking = Masking({"X": SECRET}, ["X"])
+    assert masking.mask(f"so it begins: {SECRET[:cut]}") == "so it begins: ***"
+    assert masking.mask(f"{SECRET[cut:]} and ends") == "*** and ends"
+    wrapped = encodebytes(f"a user before it, of some length:{SECRET}:more".encode()).decode()
+    assert wrapped.count("\n") > 1
+    for line in wrapped.splitlines():
+        assert "***" in masking.mask(line)
+    assert masking.holds({"stdout": wrapped})
+
+
+def test_a_key_of_many_lines_is_masked_line_by_line():
+    key = (
+        "-----BEGIN KEY-----\n"
+        + "\n".join(f"MIIEvQIBADANBgkqhkiG{n:012d}" for n in range(3))
+        + "\n-----END KEY-----"
+    )
+    masking = Masking({"X": key}, [])
+    assert [masking.mask(line) for line in key.splitlines()] == ["***"] * 5
+
+
+def test_what_is_no_secret_stays():
+    masking = Masking({"SHORT": "dev", "X": SECRET}, [])
+    for text in ("development", "100 % of it", "p@ss", "aGVsbG8gd29ybGQ=", "a+b", "%2F%20", ""):
+        assert masking.mask(text) == text
+        assert not masking.holds([text])
+    assert Masking({"SHORT": "dev"}, ["SHORT"]).mask("development") == "***elopment"
+    assert Masking({}, ["X"]).values == []
+
+
+def test_a_number_that_is_a_secret_is_refused():
+    assert Masking({"PIN": "73519264"}, []).holds({"pin": 73519264})
