@@ -14,12 +14,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     attack = ATTACKS[asked.attack]
+    if reason := attack.why_not():
+        print(f"skipped: {reason}")
+        return 0
     count = asked.count or attack.large
     began = time.monotonic()
     faults = attack.run(count, asked.seed)
     for fault in faults[:50]:
         print(fault)
-    print(f"{asked.attack}: {count} {attack.unit}, {len(faults)} faults, {time.monotonic() - began:.0f} s")
+    print(f"count={count} faults={len(faults)} seconds={time.monotonic() - began:.0f}")
     return 1 if faults else 0
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tests.api.test_any_input import PIECES, WHOLE
-from tests.api.test_openapi import assert_described
+from tests.api.test_openapi import assert_described, operation_of
 from tests.attacks.watched import MIB, Size, attacked, faults_after
 from tests.server import Answer, Server
 
@@ -208,4 +208,8 @@ def assert_ours(document: dict[str, Any], method: str, path: str, answer: Answer
         assert problem["status"] == answer.status
     plain = path.partition("?")[0]
     if answer.status not in {404, 405} and not {".", "%"} & set(plain):  # else the route may be another one
+        try:
+            operation_of(document, method, path)
+        except KeyError:
+            return  # a 405 to be, which the gate has refused for another reason before
         assert_described(document, method, path, answer)

@@ -120,7 +120,11 @@ def run(count: int, seed: int) -> list[str]:
         crowd: dict[str, list[Reader]] = {"healthy": [], "stuck": [], "slow": []}
         for kind in kinds:
             crowd[kind].append(Reader(server, run_id, buffer_bytes=0 if kind == "healthy" else BUFFER_BYTES))
-        return list(_faults(server, run_id, go, **crowd)) + regrets(server)
+        try:
+            return list(_faults(server, run_id, go, **crowd)) + regrets(server)
+        finally:
+            for reader in sum(crowd.values(), []):
+                reader.socket.close()
 
 
 def _faults(

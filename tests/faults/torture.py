@@ -17,6 +17,8 @@ from pathlib import Path
 
 from msgspec import Struct, to_builtins
 
+from tests.attacks.attacks import ATTACKS
+
 ROOT = Path(__file__).parent.parent.parent
 LEAST_S = 300  # of any row, however small its figure: to start and to stop takes time
 FAULTS_SHOWN = 20
@@ -65,6 +67,11 @@ ROWS = [
     Row("any reader of a run while it is written", "-m tests.api.live_fuzz --first {seed} --seeds {count}", 50, "readers", 60),
     Row("histories and databases of releases", tests("tests/histories"), 1, "suite", 10),
     Row("checker of the kills", tests("tests/faults/test_checker.py"), 1, "suite", 5),
+    *(
+        Row(f"attack: {name}", f"-m tests.attacks {name} --count {{count}} --seed {{seed}}", attack.large,
+            attack.unit.split(",")[0], 120)
+        for name, attack in ATTACKS.items()
+    ),
 ]  # fmt: skip
 
 
