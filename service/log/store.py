@@ -68,6 +68,20 @@ class Staged(NamedTuple):
     events: Sequence[Recorded]
 
 
+def _flush_names(path: Path) -> None:
+    """Make the name of the WAL certain: SQLite flushes its directory once, and does not heed when that fails.
+
+    Raises LogUnavailable.
+    """
+    directory = os.open(path.absolute().parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    except OSError as error:
+        raise LogUnavailable(f"the log's directory cannot be flushed: {error.strerror}") from error
+    finally:
+        os.close(directory)
+
+
 class Store:
     """The write connection. After any error: close it and open another, which rolls back and settles.
 
@@ -96,6 +110,7 @@ class Store:
             self._db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
             _migrate(self._db)
             self.settle()
+            _flush_names(path)
             self._load()
         except BaseException:
             self._db.close()
