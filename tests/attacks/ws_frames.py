@@ -5,12 +5,11 @@ import base64
 import os
 import random
 import struct
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 from tests.attacks.raw import Raw, all_of, connected
-from tests.attacks.watched import MIB, Size, attacked, faults_after, stored
+from tests.attacks.watched import MIB, Size, attacked, faults_after, stored, until
 from tests.server import Server
 from tests.wire.server import frames_of
 
@@ -198,8 +197,7 @@ def run(count: int, seed: int) -> list[str]:
         command = {"command": "sh", "args": ["-c", SAY]}
         server.create("say", {"steps": {"say": {"type": "command", "config": command}}})
         run_id = server.execute("say")
-        while len(stored(server, run_id)) < LINES + 2:
-            time.sleep(0.1)
+        assert until(lambda: len(stored(server, run_id)) >= LINES + 2, 60.0)
         mischief = Mischief(server, run_id, seed)
         mischief.events = stored(server, run_id)
         faults = asyncio.run(
