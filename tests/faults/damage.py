@@ -37,7 +37,7 @@ LINES = 1_300
 SHORT_RUNS = 3
 RUNS = "/api/v2/workflows/runs"
 SEALED_TIMEOUT_S = 60
-DEADLINE_S = 60
+DEADLINE_S = 15
 UNDER_WAY = {404, 503}  # it may not be known any more, or the store as a whole may not be readable
 
 Kept = tuple[dict[str, bytes], dict[str, list[bytes]]]  # files; runs
