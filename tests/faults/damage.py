@@ -137,7 +137,11 @@ class Reader:
             after = chance.choice((-1, -1, chance.randrange(len(events))))
             ways = (self.over_websocket, self.over_lines, self.over_sse, self.over_pages)
             for way in chance.sample(ways, 2):
-                got, reported = await way(run_id, after)
+                try:
+                    got, reported = await way(run_id, after)
+                except TimeoutError:
+                    self.faults.append(f"{way.__name__} of {run_id} after {after}: it never ends")
+                    continue
                 self.check(
                     f"{way.__name__} of {run_id} after {after}", got, events[after + 1 :], after, reported
                 )
