@@ -33,6 +33,8 @@ HEAD = (
     " LEFT JOIN events ON position = last_position AND stream = id AND seq = last_seq WHERE name = ?"
 )
 
+LAST_POSITION = "SELECT coalesce(max(position), 0) FROM events"
+LAST_POSITION_OF_STREAMS = "SELECT coalesce(max(last_position), 0) FROM streams"
 LAST_OF_TYPES = "SELECT name, (SELECT max(position) FROM events WHERE type = types.id) FROM types"
 
 PLACE = (
@@ -190,7 +192,8 @@ class Store:
         self._heads: OrderedDict[str, Head] = OrderedDict()
         types = self._db.execute("SELECT id, name FROM types").fetchall()
         self._types = {name: (number, label(name)) for number, name in types}
-        self.position: int = self._one("SELECT coalesce(max(position), 0) FROM events")
+        # Where damage has taken the log's end, its streams still know of it: then what is missing is missed.
+        self.position: int = max(self._one(LAST_POSITION), self._one(LAST_POSITION_OF_STREAMS))
         self._streams: int = self._one("SELECT coalesce(max(id), 0) FROM streams")
         self._unplaced: int = self.position - self._one("SELECT position FROM placed")
         self._unplaced_bytes = 0

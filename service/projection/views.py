@@ -170,7 +170,11 @@ class Views:
 def checkpoint_of(db: sqlite3.Connection) -> Checkpoint:
     """Return the checkpoint that belongs to what ``db`` reads."""
     row = db.execute("select position, stream, seq, crc from checkpoint").fetchone()
-    return Checkpoint() if row is None else Checkpoint(*row)
+    if row is None:
+        return Checkpoint()
+    if [type(value) for value in row] != [int, str, int, int]:
+        raise sqlite3.DatabaseError("the checkpoint is damaged")  # SQLite keeps whatever a column holds
+    return Checkpoint(*row)
 
 
 def drop(path: Path) -> None:

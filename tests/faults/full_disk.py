@@ -20,6 +20,7 @@ from tests.server import Server
 SIZE = 16 * 1024 * 1024
 PAGE = 4096
 PAGES_LEFT_MAX = 250  # when the trouble begins; a run takes some 20
+SPARE_BYTES = 3 * 1024 * 1024  # beyond the least, or the disk is simply too small for what is on it
 RUNS_MAX = 80  # until it must have been felt
 TRIES_MAX = 20
 LIVES_POSITIONS = 25  # of one service, then another one begins with an empty disk
@@ -45,13 +46,17 @@ def small_disk(directory: Path) -> Iterator[Path | None]:
         subprocess.run(["umount", str(disk)], check=True)
 
 
+def free_bytes(disk: Path) -> int:
+    found = os.statvfs(disk)
+    return found.f_bavail * found.f_frsize
+
+
 def fill(disk: Path, pages_left: int) -> Path:
     """Leave so many pages free, and return the file to be removed."""
     ballast = disk / "ballast"
     with ballast.open("wb") as file:
         for _ in range(TRIES_MAX):  # the service writes meanwhile
-            found = os.statvfs(disk)
-            size = found.f_bavail * found.f_frsize - pages_left * PAGE
+            size = free_bytes(disk) - pages_left * PAGE
             try:
                 os.posix_fallocate(file.fileno(), 0, max(size, 1))
                 break
@@ -76,8 +81,11 @@ def trouble(witness: Witness, disk: Path, pages_left: int) -> bool:
 
 def life(
     directory: Path, chance: random.Random, *, positions: int, min_free: int
-) -> tuple[list[str], int] | None:
-    """Run one service through some full disks; return the faults and how many were felt, None if not allowed."""
+) -> tuple[list[str], int, int] | None:
+    """Run one service through at most so many full disks, while what it has written leaves room for more.
+
+    Return the faults, how many disks there were and how many were felt; None if not allowed.
+    """
     with small_disk(directory) as disk:
         if disk is None:
             return None
@@ -86,10 +94,10 @@ def life(
         with server:
             process = server.process
             witness = Witness(server)
-            felt = sum(
-                trouble(witness, disk, min_free // PAGE + chance.randrange(PAGES_LEFT_MAX))
-                for _ in range(positions)
-            )
+            felt: list[bool] = []
+            while len(felt) < positions and free_bytes(disk) > min_free + SPARE_BYTES:
+                pages_left = min_free // PAGE + chance.randrange(PAGES_LEFT_MAX)
+                felt.append(trouble(witness, disk, pages_left))
             witness.hold_to_it()
             witness.reads_on()
             assert server.process is process
@@ -99,7 +107,7 @@ def life(
                 witness.faults.append("the service ended")
             server.restart()
             witness.hold_to_it()
-    return witness.faults, felt
+    return witness.faults, len(felt), sum(felt)
 
 
 def full_disks(directory: Path, *, seed: int, positions: int) -> tuple[list[str], dict[str, int]] | None:
@@ -114,8 +122,8 @@ def full_disks(directory: Path, *, seed: int, positions: int) -> tuple[list[str]
         if found is None:
             return None
         faults += found[0]
-        felt += found[1]
-        done += count
+        done += found[1]
+        felt += found[2]
         lives += 1
     return faults, {"positions": done, "felt": felt, "services": lives, "faults": len(faults)}
 

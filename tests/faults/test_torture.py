@@ -10,7 +10,9 @@ from tests.faults.torture import ROWS, Row, main, run_row
 
 
 def row(script: Path, found: int, code: int, *, control: bool = False) -> Row:
-    script.write_text(f"import sys\nprint('cases=' + sys.argv[1], 'faults={found}')\nsys.exit({code})\n")
+    script.write_text(
+        f"import sys\nprint('cases=' + sys.argv[1] + ' failed_flushes=7', 'faults={found}')\nsys.exit({code})\n"
+    )
     return Row("row", f"{script} {{count}}", 30, "cases", 1, control)
 
 

@@ -118,7 +118,7 @@ def run_row(row: Row, *, scale: float, seed: int) -> Result:
 
 def faults_of(ended: int | None, last: str) -> int:
     """Return how many faults a row's last line tells of: at least one if it failed, whatever it says."""
-    told = re.search(r"\bfaults=(\d+)|(\d+) failed", last)
+    told = re.search(r"\bfaults=(\d+)|(\d+) failed\b", last)
     found = int(told[1] or told[2]) if told else 0
     return found or int(ended != 0)
 

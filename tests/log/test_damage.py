@@ -88,6 +88,23 @@ async def test_a_missing_row_is_damage(tmp_path: Path) -> None:
     await log.close()
 
 
+async def test_a_log_that_lost_its_end_misses_it(tmp_path: Path) -> None:
+    path = await written(tmp_path / "tailrace.db")
+    with sqlite3.connect(path) as db:
+        assert db.execute("DELETE FROM events WHERE position > 6").rowcount == 6
+    db.close()
+    log = SqliteLog.open(path)
+    for stream, left in (("run/a", 5), ("run/b", 1)):
+        assert len(await log.read(stream, after=-1, limit=50)) == left
+        with pytest.raises(Damaged) as damaged:
+            await log.read(stream, after=left - 1, limit=50)
+        assert damaged.value.seq == left
+        with pytest.raises(Damaged):
+            await log.append(stream, new("on top"), expected_seq=8 if stream == "run/a" else 2)
+    assert (await log.append("run/c", new("fine"), expected_seq=-1)).position == 13
+    await log.close()
+
+
 @pytest.mark.parametrize("unplaced_max", [0, 4_000])
 @pytest.mark.parametrize(
     "alteration", ["last_seq = 2", "last_seq = 70", "last_position = 1", "last_position = 999"]

@@ -1,6 +1,8 @@
 """The log's file: how it is made, brought up to date, opened again, and closed."""
 
 import asyncio
+import errno
+import os
 import sqlite3
 import stat
 from pathlib import Path
@@ -44,6 +46,19 @@ async def test_a_new_file_is_its_owners_alone(path: Path) -> None:
     await log.append("run/a", new("1"), expected_seq=0)
     await log.close()
     assert not Path(f"{path}-wal").exists()
+
+
+async def test_the_names_of_its_files_are_flushed_or_it_does_not_open(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await SqliteLog.open(path).close()
+
+    def failing(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("os.fsync", failing)
+    with pytest.raises(LogUnavailable, match="Input/output error"):
+        SqliteLog.open(path)
 
 
 async def test_every_commit_is_flushed(path: Path) -> None:

@@ -247,6 +247,14 @@ async def test_a_name_that_is_no_text_is_damage(tmp_path: Path, log, right) -> N
     assert await made(path, log) == right
 
 
+async def test_a_checkpoint_of_another_type_is_damage(tmp_path: Path, log, right) -> None:
+    path = tmp_path / "right"
+    with sqlite3.connect(path) as db:
+        db.execute("update checkpoint set position = 'x'")
+    db.close()
+    assert await made(path, log) == right
+
+
 async def test_a_full_disk_is_left_to_others(tmp_path: Path, log, right, monkeypatch) -> None:
     """What the views' WAL took is given back: nothing else may get the log going again."""
     monkeypatch.setattr("service.projection.projections.RETRY_S", 0.01)
