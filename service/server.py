@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import resource
 import socket
 import ssl
@@ -22,6 +23,9 @@ from service.wire.protocol import StreamProtocol
 GRACE_S = 5  # for open requests once the service closes
 KEEP_ALIVE_S = 75  # an idle connection; longer than the 60 s of the usual proxies, so that they close first
 BACKLOG = 2048  # connections that wait to be accepted
+FILES_SPARE_MIN = (
+    8  # fewer descriptors left: connections may be dropped before anybody sees that none is left
+)
 TICKS_PER_LOOK = 10  # a tick is uvicorn's 0.1 s
 PORT_ATTEMPTS_MAX = 20  # to find one port that is free in both families
 
@@ -62,19 +66,18 @@ class Server(uvicorn.Server):
         """Look once a second whether connections can be accepted; return whether the server ends."""
         ends = await super().on_tick(counter)
         if not ends and counter % TICKS_PER_LOOK == 0:
-            short = [await self._is_short(one, two) for one, two in self._duplicates.items()]
-            self._tell(short=any(short))
+            heard = [await self._listens(one, two) for one, two in self._duplicates.items()]
+            self._tell(short=not all(heard) or any(map(_few_files_left, self._duplicates)))
         return ends
 
-    async def _is_short(self, one: socket.socket, duplicate: socket.socket) -> bool:
-        """Say whether no file descriptor is left, or was left; listen again if that has been ended."""
+    async def _listens(self, one: socket.socket, duplicate: socket.socket) -> bool:
+        """Say whether connections were accepted until now; if that has been ended, listen again."""
+        if duplicate.fileno() >= 0:
+            return True
         try:
             again = one.dup()
         except OSError:
-            return True
-        if duplicate.fileno() >= 0:
-            again.close()
-            return False
+            return False  # the next look tries again
         make = partial(
             cast(Any, self.config.http_protocol_class),
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state,
@@ -83,20 +86,20 @@ class Server(uvicorn.Server):
         try:
             server = await loop.create_server(make, sock=again, ssl=config.ssl, backlog=config.backlog)
         except OSError:
-            again.close()  # the next look tries again
+            again.close()
         else:
             self._duplicates[one] = again
             self.servers.append(server)
-        return True
+        return False
 
     def _tell(self, *, short: bool) -> None:
         if short and not self._short:
             limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
             _diagnostics.warning(
-                "new connections are not accepted", reason="too many open files", files_max=limit
+                "new connections may be dropped", reason="too many open files", files_max=limit
             )
         elif self._short and not short:
-            _diagnostics.info("new connections are accepted again")
+            _diagnostics.info("there are enough file descriptors again")
         self._short = short
 
 
@@ -158,6 +161,19 @@ def url_of(sockets: list[socket.socket], *, tls: bool = False) -> str:
     host, port = sockets[0].getsockname()[:2]
     scheme = "https" if tls else "http"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def _few_files_left(one: socket.socket) -> bool:
+    spare: list[int] = []
+    try:
+        while len(spare) < FILES_SPARE_MIN:
+            spare.append(os.dup(one.fileno()))
+    except OSError:
+        return True
+    finally:
+        for fd in spare:
+            os.close(fd)
+    return False
 
 
 def _bound(host: str, port: int) -> list[socket.socket]:

@@ -28,7 +28,7 @@ LOAD = {"steps": {
     "again": {"type": "command", "onError": "continue", "retry": {"maxAttempts": 3, "interval": "300ms"}, "config": {"command": "false"}},
     "end": {"type": "wait", "dependsOn": ["say", "nap", "slow", "again"], "config": {"duration": 1}},
 }, "timeout": "60s"}  # fmt: skip
-RUNS = 8
+RUNS = 4
 
 
 def why_not() -> str | None:

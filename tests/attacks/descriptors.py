@@ -3,6 +3,7 @@
 import random
 import resource
 import socket
+import threading
 import time
 
 from websockets.sync.client import connect
@@ -27,13 +28,17 @@ def run(count: int, seed: int) -> list[str]:
         server.create("say", SAY)
         ticking = server.execute("tick")
         assert until(lambda: server.run(ticking)["status"] == "running")
-        with connect(f"{server.ws_url}{W}/runs/{ticking}/stream", max_size=None) as healthy:
+        seen: list[bytes] = []
+        url = f"{server.ws_url}{W}/runs/{ticking}/stream"
+        with connect(url, compression=None, max_size=None, ping_interval=None) as healthy:
+            reader = threading.Thread(target=lambda: seen.extend(event.encode() for event in healthy))
+            reader.start()
             before = Size.of(server)
             run_ids: list[str] = []
             faults = [fault for _ in range(count) for fault in _exhaust(server, run_ids, chance)]
             stop.touch()
             server.finished(ticking)
-            seen = [event.encode() for event in healthy]
+            reader.join(30)
         if seen != stored(server, ticking):
             faults.append(f"the healthy reader has {len(seen)} events of {len(stored(server, ticking))}")
         for run_id in run_ids:
@@ -72,7 +77,9 @@ def _exhaust(server: Server, run_ids: list[str], chance: random.Random) -> list[
     if not until(lambda: _serves(server), 30):
         return [*faults, "it does not serve again"]
     if not until(
-        lambda: server.diagnostics.read_text().count("connections are accepted again") == _said(server)
+        lambda: (
+            server.diagnostics.read_text().count("there are enough file descriptors again") == _said(server)
+        )
     ):
         faults.append("it does not say that all is well again")
     run_ids += [server.execute("say") for _ in range(chance.randint(1, 2))]
@@ -81,7 +88,7 @@ def _exhaust(server: Server, run_ids: list[str], chance: random.Random) -> list[
 
 
 def _said(server: Server) -> int:
-    return server.diagnostics.read_text().count("new connections are not accepted")
+    return server.diagnostics.read_text().count("new connections may be dropped")
 
 
 def _serves(server: Server) -> bool:
