@@ -1,12 +1,17 @@
 """uvicorn as we run it: our sockets, our protocol classes, our signals."""
 
+import asyncio
 import errno
+import os
+import resource
 import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
+import structlog
 import uvicorn
 
 from service.api.asgi import App
@@ -18,9 +23,15 @@ from service.wire.protocol import StreamProtocol
 GRACE_S = 5  # for open requests once the service closes
 KEEP_ALIVE_S = 75  # an idle connection; longer than the 60 s of the usual proxies, so that they close first
 BACKLOG = 2048  # connections that wait to be accepted
+FILES_SPARE_MIN = (
+    8  # fewer descriptors left: connections may be dropped before anybody sees that none is left
+)
+TICKS_PER_LOOK = 10  # a tick is uvicorn's 0.1 s
 PORT_ATTEMPTS_MAX = 20  # to find one port that is free in both families
 
 _WITHOUT_IPV6 = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+
+_diagnostics = structlog.get_logger("tailrace.server")
 
 
 class CannotListen(TailraceError):
@@ -28,12 +39,68 @@ class CannotListen(TailraceError):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server without its signals, which are the composition root's."""
+    """uvicorn's server without its signals, which are the composition root's.
+
+    When no file descriptor is left, new connections wait or are dropped, or uvloop closes the listening
+    socket for good; it says nothing of any of these. So it gets duplicates, and another when one is closed.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._duplicates: dict[socket.socket, socket.socket] = {}  # of each socket that we listen on
+        self._short = False
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals alone."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen on duplicates of ``sockets``."""
+        for one in sockets or []:
+            one.setblocking(False)  # duplicates share that: one that blocked would stop the loop in accept
+            self._duplicates[one] = one.dup()
+        await super().startup(list(self._duplicates.values()))
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look once a second whether connections can be accepted; return whether the server ends."""
+        ends = await super().on_tick(counter)
+        if not ends and counter % TICKS_PER_LOOK == 0:
+            heard = [await self._listens(one, two) for one, two in self._duplicates.items()]
+            self._tell(short=not all(heard) or any(map(_few_files_left, self._duplicates)))
+        return ends
+
+    async def _listens(self, one: socket.socket, duplicate: socket.socket) -> bool:
+        """Say whether connections were accepted until now; if that has been ended, listen again."""
+        if duplicate.fileno() >= 0:
+            return True
+        try:
+            again = one.dup()
+        except OSError:
+            return False  # the next look tries again
+        make = partial(
+            cast(Any, self.config.http_protocol_class),
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state,
+        )  # fmt: skip
+        loop, config = asyncio.get_running_loop(), self.config
+        try:
+            server = await loop.create_server(make, sock=again, ssl=config.ssl, backlog=config.backlog)
+        except OSError:
+            again.close()
+        else:
+            self._duplicates[one] = again
+            self.servers.append(server)
+        return False
+
+    def _tell(self, *, short: bool) -> None:
+        if short and not self._short:
+            limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            _diagnostics.warning(
+                "new connections may be dropped", reason="too many open files", files_max=limit
+            )
+        elif self._short and not short:
+            _diagnostics.info("there are enough file descriptors again")
+        self._short = short
 
 
 def server_of(app: App, settings: Settings) -> Server:
@@ -94,6 +161,19 @@ def url_of(sockets: list[socket.socket], *, tls: bool = False) -> str:
     host, port = sockets[0].getsockname()[:2]
     scheme = "https" if tls else "http"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def _few_files_left(one: socket.socket) -> bool:
+    spare: list[int] = []
+    try:
+        while len(spare) < FILES_SPARE_MIN:
+            spare.append(os.dup(one.fileno()))
+    except OSError:
+        return True
+    finally:
+        for fd in spare:
+            os.close(fd)
+    return False
 
 
 def _bound(host: str, port: int) -> list[socket.socket]:

@@ -10,6 +10,7 @@ import gc
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 YOUNG_OBJECTS = 2_000  # more of them than have gone: the youngest generation is collected
@@ -50,7 +51,8 @@ class Collector:
         try:
             while True:
                 await asyncio.sleep(CHECK_INTERVAL_S)
-                self.check()
+                with suppress(OSError):  # no file descriptor is left to look with: next time, then
+                    self.check()
         finally:
             gc.set_threshold(*before)
             gc.unfreeze()

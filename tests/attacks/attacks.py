@@ -7,7 +7,9 @@ from msgspec import Struct
 from tests.attacks import (
     any_request,
     canaries,
+    clock,
     commands,
+    descriptors,
     half_open,
     http_bytes,
     inside,
@@ -38,4 +40,6 @@ ATTACKS = {
     "output": Attack(commands.pour, "GiB of output", 1, 10),
     "canaries": Attack(canaries.run, "secrets, each shown in 43 ways", 4, 200),
     "inside": Attack(inside.run, "spellings of inner addresses, each in four ways", 250, 5_000),
+    "descriptors": Attack(descriptors.run, "times without a file descriptor", 2, 100),
+    "clock": Attack(clock.run, "jumps of the clock under load, drains among them", 3, 100, clock.why_not),
 }

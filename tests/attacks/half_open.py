@@ -23,13 +23,10 @@ W = "/api/v2/workflows"
 QUIET = {"steps": {"nap": {"type": "wait", "config": {"duration": "1h"}}}}
 TICK = "while :; do echo tick; sleep 0.05; done"
 TICKING = {"steps": {"tick": {"type": "command", "config": {"command": "sh", "args": ["-c", TICK]}}}}
-NOTICED_S = 60.0  # PONG, stall and close timeouts are 1 to 5 s here
-SETTINGS = {
-    "TAILRACE_PING_INTERVAL_S": 0.5,
-    "TAILRACE_PONG_TIMEOUT_S": 2,
-    "TAILRACE_STALL_TIMEOUT_S": 3,
-    "TAILRACE_DRAIN_TIMEOUT_S": 1,
-}
+NOTICED_S = 60.0  # the timeouts that are to notice them are 2 to 5 s here
+PINGS = {"TAILRACE_PING_INTERVAL_S": 0.5, "TAILRACE_PONG_TIMEOUT_S": 2}
+BY_PONG = PINGS | {"TAILRACE_STALL_TIMEOUT_S": 600}  # of WebSockets: nothing else notices them in time
+BY_STALL = PINGS | {"TAILRACE_STALL_TIMEOUT_S": 3}  # of the others, which have no PONG
 
 
 def why_not() -> str | None:
@@ -54,7 +51,12 @@ def run(count: int, seed: int) -> list[str]:
 
 def _inside(count: int) -> Iterator[str]:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    with attacked(**SETTINGS) as server, ExitStack() as stack:
+    yield from _cut_off(count, BY_PONG, websockets=True)
+    yield from _cut_off(count, BY_STALL, websockets=False)
+
+
+def _cut_off(count: int, settings: dict[str, float], *, websockets: bool) -> Iterator[str]:
+    with attacked(**settings) as server, ExitStack() as stack:
         server.create("quiet", QUIET)
         server.create("ticking", TICKING)
         quiet, ticking = server.execute("quiet"), server.execute("ticking")
@@ -62,14 +64,19 @@ def _inside(count: int) -> Iterator[str]:
         healthy = _watch(stack, server, ticking)
         healthy_idle = _watch(stack, server, quiet)
         before = Size.of(server)
-        lost = [_watch(stack, server, run_id).socket for run_id in (quiet, ticking) for _ in range(count)]
-        lost += [stack.enter_context(_request(server, f"{W}/runs/{ticking}/stream", kind))
-                 for kind in ("text/event-stream", "application/x-ndjson") for _ in range(count)]  # fmt: skip
+        if websockets:
+            lost = [_watch(stack, server, run_id).socket for run_id in (quiet, ticking) for _ in range(count)]
+        else:
+            kinds = ("text/event-stream", "application/x-ndjson")
+            path = f"{W}/runs/{ticking}/stream"
+            lost = [stack.enter_context(_request(server, path, kind)) for kind in kinds for _ in range(count)]
         time.sleep(3)  # longer than a missing PONG is waited for: these clients answer
         if ended_requests(server, "/stream"):
             yield "clients were closed while their network was there"
         streams = len(lost)
-        lost += [stack.enter_context(_request(server, f"{W}/runs/{quiet}", half=True)) for _ in range(count)]
+        if not websockets:
+            path = f"{W}/runs/{quiet}"
+            lost += [stack.enter_context(_request(server, path, half=True)) for _ in range(count)]
         for client in lost:
             _drop(client.getsockname()[1])
         if not until(lambda: ended_requests(server, "/stream") >= streams, NOTICED_S):
