@@ -86,6 +86,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_checking()
+        self._rest = _NOTHING  # what is left of this object waits for a garbage collection
         super().connection_lost(exc)
 
     # What the client sends
