@@ -1,15 +1,18 @@
-"""What a client leaves behind that goes while a page is on its way to it: nothing of the page."""
+"""What is held for a client that takes nothing, and left behind by one that goes: no more than is on its way."""
 
+import asyncio
 import gc
 import socket
 import struct
 import time
 import weakref
 
+import msgspec
 import pytest
 from uvicorn.protocols.utils import ClientDisconnected
 
-from tests.wire.server import Service, read_head, upgrade
+from service.log.memory import MemoryLog
+from tests.wire.server import Service, read_head, service, upgrade
 
 PAGE_BYTES = 2**20  # more than any buffer on the way holds
 
@@ -53,3 +56,43 @@ def test_the_page_that_was_on_its_way_goes_with_the_client(loop):
     finally:
         gc.enable()
         running.stop()
+
+
+class Data(bytes):
+    """An event's bytes that tell whether they are still there."""
+
+    alive = 0
+
+    def __init__(self, _: bytes) -> None:
+        Data.alive += 1
+
+    def __del__(self) -> None:
+        Data.alive -= 1
+
+
+class CountedLog(MemoryLog):
+    """Gives events whose bytes are counted."""
+
+    given = 0
+
+    async def read(self, stream, *, after, limit):
+        page = await super().read(stream, after=after, limit=limit)
+        self.given += len(page)
+        return [msgspec.structs.replace(event, data=Data(event.data)) for event in page]
+
+
+async def test_nothing_is_held_of_the_rows_that_wait_for_a_client():
+    log = CountedLog()
+    with service(log=log) as running:
+        await running.write_run(3_000, sealed=False, size=200)
+        with upgrade(running, SO_RCVBUF=4096) as client:
+            read_head(client)
+            gc.disable()
+            try:
+                deadline = time.monotonic() + 10
+                while Data.alive or log.given < 1_000:
+                    assert time.monotonic() < deadline, f"{Data.alive} of {log.given} rows are held"
+                    await asyncio.sleep(0.01)
+                assert log.given < 3_000, "it took everything"
+            finally:
+                gc.enable()
