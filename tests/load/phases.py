@@ -18,7 +18,8 @@ SLOW_BYTES_PER_S = 1024
 WINDOWS_MAX = 900  # a line has three digits for the window that it belongs to
 GRACE_S = 20.0
 GONE_TIMEOUT_S = 60.0
-QUIET_S = 4.0  # what is gone is collected in a quiet second
+QUIET_S = 3.0  # what is gone is collected in a quiet second
+QUIET_CORES = 0.02
 UNLOADED, IDLE, SLOW, ALL, AGAIN = "unloaded", "+ idle", "+ slow", "all of it", "unloaded again"
 
 
@@ -102,10 +103,7 @@ def load(size: Size, directory: Path) -> Found:
             _until(gauge, size.healthy)
             day.windows(AGAIN, size.windows)
         _until(gauge, 0)
-        settled(running)
-        gauge.restart()
-        time.sleep(QUIET_S)
-        empty_again = gauge.sample("empty again")
+        empty_again = _quiet(gauge)
     return Found(
         size, empty, empty_again, day.samples, each, idle_left, day.healthy_left, after,
         (after.bytes - before.bytes) / took_s / size.slow,
@@ -155,3 +153,14 @@ def _until(gauge: Gauge, streams: int) -> None:
     while (left := gauge.streams()) != streams:
         assert time.monotonic() < deadline, f"{left:,} streams are open, not {streams:,}"
         time.sleep(0.1)
+
+
+def _quiet(gauge: Gauge) -> Sample:
+    """Return what is left once the service has had nothing to do for a while: it seals the runs that are over."""
+    deadline = time.monotonic() + GONE_TIMEOUT_S
+    while True:
+        gauge.restart()
+        time.sleep(QUIET_S)
+        sample = gauge.sample("empty again")
+        if sample.cores < QUIET_CORES or time.monotonic() > deadline:
+            return sample

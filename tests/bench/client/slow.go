@@ -16,7 +16,7 @@ import (
 const (
 	slowReceiveBytes = 4096
 	slowSegmentBytes = 1460
-	slowTurns        = 20 // a second's readers are spread over
+	slowTurns        = 200 // that the readers are spread over within a second: lines do not move in step
 	answerTimeout    = 30 * time.Second
 )
 
