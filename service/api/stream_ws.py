@@ -1,7 +1,8 @@
 """The stream over a WebSocket: one JSON object per text frame, and a close that says why."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
 
 import structlog
@@ -12,7 +13,7 @@ from service.api.patience import SHUTTING_DOWN
 from service.api.problems import problem_of
 from service.api.race import first_of
 from service.api.readers import Reader
-from service.api.stream_control import Narrator, Part
+from service.api.stream_control import Message, Narrator, Part
 from service.api.stream_live import LiveRuns, Watcher
 from service.api.stream_meter import LEFT
 from service.api.stream_read import Reading
@@ -150,8 +151,12 @@ class Sender:
         reading, parking = self.reading, self.watcher.parking
         while True:
             part = await self._narrator.next()
-            if part is not None:
-                await (self._send_texts(part) if parking is None else self._send_frames(part))
+            if part is not None and parking is not None:
+                texts, events = deque(part.events.text_frames()), len(part.events)
+                said, part = part.said, None  # who is slow keeps no rows, which weigh twice what they hold
+                await self._send_frames(parking, said, texts, events)
+            elif part is not None:
+                await self._send_texts(part)
             elif reading.seal is not None:
                 return Close(1000, f"run {reading.seal.status} lastSeq={reading.seal.last_seq}")
             elif parking is not None and self._live.open and not self._narrator.bookmarks:
@@ -160,19 +165,23 @@ class Sender:
             else:
                 await reading.more()
 
-    async def _send_frames(self, part: Part) -> None:
-        assert self.watcher.parking is not None
-        push = self.watcher.parking.push
+    async def _send_frames(
+        self,
+        parking: Parking,
+        said: Sequence[Message],
+        texts: deque[tuple[bytes | memoryview, int]],
+        events: int,
+    ) -> None:
         size = 0
-        if part.said:
-            said = b"".join([text_frame(message.data) for message in part.said])
-            await self._send({"type": "websocket.send", "preframed": said})
-        for frames, seq in part.events.text_frames():
-            self.watcher.after = seq
-            if not push(frames):
+        if said:
+            joined = b"".join([text_frame(message.data) for message in said])
+            await self._send({"type": "websocket.send", "preframed": joined})
+        while texts:
+            frames, self.watcher.after = texts.popleft()
+            if not parking.push(frames):
                 await self._send({"type": "websocket.send", "preframed": frames})
             size += len(frames)
-        self._live.meter.delivered(events=len(part.events), size=size)
+        self._live.meter.delivered(events=events, size=size)
 
     async def _send_texts(self, part: Part) -> None:
         for message in part.said:

@@ -6,6 +6,7 @@ pass count as new: several a second. What they are for is memory, so here it is 
 """
 
 import asyncio
+import ctypes
 import gc
 import os
 import time
@@ -20,6 +21,8 @@ CHECK_INTERVAL_S = 1.0
 GROWN_BYTES_QUIET = 8 * 1024 * 1024  # since the last full collection: then a quiet second is used for one
 GROWN_BYTES_BUSY = 64 * 1024 * 1024  # and by a quarter: then it does not wait for a quiet second
 QUIET_CORES = 0.05
+# What has gone leaves cycles behind without growing: so after some work a quiet second is used as well.
+WORK_S = 10.0
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -34,13 +37,16 @@ class Collector:
         cpu_s: Callable[[], float] = time.process_time,
         now: Callable[[], float] = time.monotonic,
         collect: Callable[[], object] = gc.collect,
+        trim: Callable[[], object] | None = None,
     ) -> None:
         self._resident_bytes = resident_bytes or _resident_bytes
         self._cpu_s = cpu_s
         self._now = now
         self._collect = collect
+        self._trim = trim or _trim
         self._bytes = self._resident_bytes()  # after the last full collection
         self._used_s, self._at = cpu_s(), now()
+        self._collected_s = self._used_s
 
     async def run(self) -> None:
         """Take over from Python's own rule until cancelled. What lives by now is never looked at again."""
@@ -63,12 +69,25 @@ class Collector:
         quiet = used_s - self._used_s < QUIET_CORES * (at - self._at)
         self._used_s, self._at = used_s, at
         grown = self._resident_bytes() - self._bytes
-        if grown >= max(GROWN_BYTES_BUSY, self._bytes // 4) or (quiet and grown >= GROWN_BYTES_QUIET):
+        worked = used_s - self._collected_s >= WORK_S
+        if quiet and (worked or grown >= GROWN_BYTES_QUIET):
+            self._full(trimming=True)
+        elif grown >= max(GROWN_BYTES_BUSY, self._bytes // 4):
             self._full()
 
-    def _full(self) -> None:
+    def _full(self, *, trimming: bool = False) -> None:
         self._collect()
+        if trimming:  # else it is about to be used again
+            self._trim()
         self._bytes = self._resident_bytes()
+        self._collected_s = self._cpu_s()
+
+
+def _trim() -> None:
+    """Give freed memory back to the machine, which glibc alone does only from the end of its heap."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _resident_bytes() -> int:

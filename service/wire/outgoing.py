@@ -41,7 +41,7 @@ class Outgoing:
         # Of a socket that carries the bytes as they are: below TLS nobody else may write.
         plain = self._socket is not None and transport.get_extra_info("sslcontext") is None
         self._descriptor = self._socket.fileno() if self._socket is not None and plain else -1
-        self._taken = -1
+        self._taken: int | None = None  # when it was last asked for
         self._moved_at = now()
         transport.set_write_buffer_limits(high=HIGH_WATER_BYTES, low=0)
         if self._socket is not None:
@@ -69,11 +69,15 @@ class Outgoing:
 
         A change is noticed when it is asked for: ask every few seconds.
         """
-        taken = self._acknowledged()
         unsent = self.unsent()
+        if unsent == 0:  # nearly always: then to ask for more is dear, with ten thousand connections
+            self._taken = None
+            self._moved_at = self._now()
+            return self._moved_at
+        taken = self._acknowledged()
         if taken is None:
             taken = -unsent  # no TCP_INFO here: any change of the backlog is progress
-        if unsent == 0 or taken != self._taken:
+        if self._taken not in {None, taken}:
             self._moved_at = self._now()
         self._taken = taken
         return self._moved_at

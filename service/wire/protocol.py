@@ -49,6 +49,15 @@ class Connection(ServerProtocol):
 _NOTHING = memoryview(b"")
 
 
+def next_due(due: float, delay: float, now: float) -> float:
+    """Return when something is due again that was ``due`` before ``now``, every ``delay``.
+
+    Counted from when it was due, not from when it came: else those that were late together stay together, and
+    ten thousand connections are looked at in ever longer turns.
+    """
+    return min(max(due + delay, now), now + delay)
+
+
 class StreamProtocol(WebSocketsSansIOProtocol):
     """Sends ``{"type": "websocket.send", "preframed": bytes}`` as it is, besides the usual messages.
 
@@ -77,6 +86,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         self._pinged_at = 0.0
         self._pong_owed_since: float | None = None
         self._ending_since: float | None = None
+        self._check_at = self.loop.time()
         self._check_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -86,6 +96,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_checking()
+        self._rest = _NOTHING  # what is left of this object waits for a garbage collection
         super().connection_lost(exc)
 
     # What the client sends
@@ -235,7 +246,8 @@ class StreamProtocol(WebSocketsSansIOProtocol):
             shortest = min(shortest, self.close_timeout_s)
         delay = min(CHECK_INTERVAL_MAX_S, shortest / CHECKS_PER_TIMEOUT)
         self._stop_checking()
-        self._check_timer = self.loop.call_later(delay, self._check)
+        self._check_at = next_due(self._check_at, delay, self.loop.time())
+        self._check_timer = self.loop.call_at(self._check_at, self._check)
 
     def _stop_checking(self) -> None:
         if self._check_timer is not None:

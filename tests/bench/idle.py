@@ -28,7 +28,7 @@ class Held(Struct, frozen=True):
 
 def rows(scale: Scale, directory: Path) -> Iterator[Row]:
     """Yield KiB per watcher."""
-    watchers = min(scale.of(10_000, 400), _files_max() - SPARE_FILES)
+    watchers = min(scale.of(10_000, 400), files_max() - SPARE_FILES)
     limits = {"TAILRACE_MAX_WATCHERS": 2 * watchers, "TAILRACE_MAX_WATCHERS_PER_RUN": 2 * watchers}
     with server(directory, **limits) as running:
         # Once each: a second time would be served from what the first had freed.
@@ -54,7 +54,7 @@ def _hold(kind: Kind, watchers: int, running: Server) -> Held:
         return Held(watchers - first, rss_bytes(side.pid) - before, heard.connected_s)
 
 
-def _files_max() -> int:
+def files_max() -> int:
     """Return how many files a process may have open, the limit raised as far as it goes for all to come."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import weakref
 
-from service.ops.garbage import GROWN_BYTES_BUSY, GROWN_BYTES_QUIET, NEVER, QUIET_CORES, Collector
+from service.ops.garbage import GROWN_BYTES_BUSY, GROWN_BYTES_QUIET, NEVER, QUIET_CORES, WORK_S, Collector
 
 
 class Machine:
@@ -13,16 +13,20 @@ class Machine:
     def __init__(self, resident_bytes: int) -> None:
         self.resident_bytes = resident_bytes
         self.used_s = self.now = 0.0
-        self.collections = 0
+        self.collections = self.trims = 0
         self.collector = Collector(
             resident_bytes=lambda: self.resident_bytes,
             cpu_s=lambda: self.used_s,
             now=lambda: self.now,
             collect=self.collect,
+            trim=self.trim,
         )
 
     def collect(self) -> None:
         self.collections += 1
+
+    def trim(self) -> None:
+        self.trims += 1
 
     def second(self, *, grown: int, cores: float) -> int:
         """Let a second pass and return how often it was collected in it."""
@@ -34,9 +38,25 @@ class Machine:
         return self.collections - before
 
 
-def test_who_does_not_grow_is_never_stopped():
+def test_who_does_not_grow_is_never_stopped_while_it_is_busy():
     machine = Machine(100 * 1024 * 1024)
-    assert sum(machine.second(grown=0, cores=cores) for cores in (0.0, 0.5, 1.0) * 100) == 0
+    assert sum(machine.second(grown=0, cores=cores) for cores in (2 * QUIET_CORES, 0.5, 1.0) * 100) == 0
+
+
+def test_after_work_a_quiet_second_is_used_although_nothing_grew():
+    machine = Machine(100 * 1024 * 1024)
+    assert machine.second(grown=0, cores=WORK_S - 1) == 0
+    assert machine.second(grown=0, cores=0) == 0
+    assert machine.second(grown=0, cores=1) == 0
+    assert [machine.second(grown=0, cores=0) for _ in range(100)] == [1] + [0] * 99
+
+
+def test_memory_is_given_back_when_nobody_waits():
+    machine = Machine(100 * 1024 * 1024)
+    machine.second(grown=GROWN_BYTES_BUSY, cores=1)
+    assert (machine.collections, machine.trims) == (1, 0)
+    machine.second(grown=GROWN_BYTES_QUIET, cores=0)
+    assert (machine.collections, machine.trims) == (2, 1)
 
 
 def test_a_little_more_waits_for_a_quiet_second():

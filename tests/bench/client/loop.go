@@ -68,7 +68,10 @@ func (l *loop) turn(timeoutMs int) bool {
 
 // connect returns a non-blocking connection, from one of several loopback addresses: one has only some
 // 28,000 ports, and those of connections just closed are not free yet.
-func connect(address string, number int) int {
+func connect(address string, number int) int { return dial(address, number, nil) }
+
+// dial is connect for a socket that prepare has had first.
+func dial(address string, number int, prepare func(fd int)) int {
 	host, text, err := net.SplitHostPort(address)
 	must(err)
 	port, err := strconv.Atoi(text)
@@ -78,6 +81,9 @@ func connect(address string, number int) int {
 	must(syscall.SetsockoptInt(fd, syscall.IPPROTO_IP, bindNoPort, 1))
 	must(syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1))
 	must(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, byte(2 + number/sourceConnections)}}))
+	if prepare != nil {
+		prepare(fd)
+	}
 	remote := syscall.SockaddrInet4{Port: port}
 	copy(remote.Addr[:], net.ParseIP(host).To4())
 	for {

@@ -29,6 +29,8 @@ func main() {
 		must(json.NewEncoder(os.Stdout).Encode(appends(spec)))
 	case "watch":
 		watch()
+	case "slow":
+		slow()
 	case "produce":
 		var spec produceSpec
 		must(json.Unmarshal([]byte(os.Args[2]), &spec)) // its stdin is the service's
