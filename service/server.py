@@ -7,7 +7,7 @@ import resource
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, cast
 
@@ -161,6 +161,17 @@ def url_of(sockets: list[socket.socket], *, tls: bool = False) -> str:
     host, port = sockets[0].getsockname()[:2]
     scheme = "https" if tls else "http"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def raise_open_files() -> int:
+    """Let this process open as many files as it is ever allowed to; return how many it was allowed before.
+
+    That many are what programs are used to, which may ``select``: who starts one gives them back.
+    """
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # more than the kernel gives to anyone by now
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return before
 
 
 def _few_files_left(one: socket.socket) -> bool:

@@ -3,12 +3,14 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections import deque
+from contextlib import ExitStack
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -60,6 +62,21 @@ def test_all_its_files_are_its_owners_alone(tmp_path):
         files = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("tailrace.db*")}
         assert {"tailrace.db", "tailrace.db-wal", "tailrace.db.views", "tailrace.db.segments"} <= set(files)
         assert [name for name, mode in files.items() if mode != 0o600] == []
+
+
+def test_it_opens_as_many_files_as_it_may_and_its_commands_as_many_as_usual(tmp_path):
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    usual = min(777, most - 1)
+    with ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (usual, most))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (before, most))
+        server = stack.enter_context(Server(tmp_path))
+        assert server.process is not None
+        assert resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE) == (most, most)
+        told = {"type": "command", "config": {"command": "sh", "args": ["-c", "ulimit -Sn; ulimit -Hn"]}}
+        server.create("limits", {"steps": {"told": told}})
+        run = server.finished(server.execute("limits"))
+        assert run["context"]["outputs"]["told"]["stdout"].split() == [str(usual), str(most)]
 
 
 def test_it_listens_on_both_loopback_families(tmp_path):

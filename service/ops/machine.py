@@ -38,12 +38,15 @@ TIME_ERROR = 5  # of adjtimex: the clock is not synchronised
 
 
 def open_files(settings: Settings, limit: int | None = None) -> Finding:
-    """Compare how many files may be open (``limit``, None: as for this process) with what is needed."""
-    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if limit is None else limit
+    """Compare how many files may be open with what is needed.
+
+    ``limit``: of the service that runs; None: the most that one started here would raise it to.
+    """
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1] if limit is None else limit
     needed = settings.max_watchers + OTHER_FILES
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return ok("open files", f"{soft:,} allowed, {needed:,} needed for TAILRACE_MAX_WATCHERS and the rest")
-    said = f"{soft:,} allowed, but TAILRACE_MAX_WATCHERS={settings.max_watchers} needs {needed:,}"
+    if most == resource.RLIM_INFINITY or most >= needed:
+        return ok("open files", f"{most:,} allowed, {needed:,} needed for TAILRACE_MAX_WATCHERS and the rest")
+    said = f"{most:,} allowed, but TAILRACE_MAX_WATCHERS={settings.max_watchers} needs {needed:,}"
     return warn(
         "open files",
         said,

@@ -42,13 +42,18 @@ class Command:
     holds_slot = True
 
     def __init__(
-        self, *, commands: frozenset[str], output_bytes_max: int, wanted: Containing = "pid namespace"
+        self,
+        *,
+        commands: frozenset[str],
+        output_bytes_max: int,
+        wanted: Containing = "pid namespace",
+        files_max: int = 0,
     ) -> None:
         # An entry with a slash is a place, one without is a name that the service's own PATH explains.
         self._names = frozenset(entry for entry in commands if "/" not in entry)
         self._paths = frozenset(str(Path(entry).absolute()) for entry in commands - self._names)
         self._output_bytes_max = output_bytes_max
-        self._containment = Containment(wanted)
+        self._containment = Containment(wanted, files_max)
 
     def containment(self) -> Containing:
         """Return what keeps commands from outliving their attempt; blocks ≤ 0.1 s the first time.

@@ -41,12 +41,14 @@ class CannotStart(Exception):
 class Containment:
     """Starts commands that cannot outlive their attempt or the service.
 
-    ``wanted`` caps what is tried; ``start`` says what is in force. The guard's process is started at
-    first use, and again if it has died.
+    ``wanted`` caps what is tried; ``start`` says what is in force. ``files_max``: how many files a command
+    may open until it asks for more, 0 for as many as this process. The guard's process is started at first
+    use, and again if it has died.
     """
 
-    def __init__(self, wanted: Containing = "pid namespace") -> None:
+    def __init__(self, wanted: Containing = "pid namespace", files_max: int = 0) -> None:
         self._wanted = wanted
+        self._files_max = files_max
         self._guard: subprocess.Popen[bytes] | None = None
         self._door: socket.socket | None = None
         self._kind: Containing = "process group"
@@ -62,7 +64,7 @@ class Containment:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._guard = subprocess.Popen(  # noqa: S603  our own file
-                [sys.executable, "-I", "-S", str(_GUARD), self._wanted],
+                [sys.executable, "-I", "-S", str(_GUARD), self._wanted, str(self._files_max)],
                 stdin=theirs.fileno(), stdout=subprocess.DEVNULL, start_new_session=True, env={},
             )  # fmt: skip
         ours.settimeout(START_TIMEOUT_S)

@@ -16,6 +16,7 @@ import ctypes
 import errno
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -95,6 +96,13 @@ def _request(door: socket.socket) -> list[int] | None:
     for fd in fds:
         os.set_inheritable(fd, False)  # recv_fds of Python 3.11 ignores MSG_CMSG_CLOEXEC
     return fds if word else None
+
+
+def _allow_files(files_max: int) -> None:
+    """Let commands open so many files until they ask for more, 0: as many as the service."""
+    if files_max:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, most))
 
 
 def _open_namespace() -> int:
@@ -369,4 +377,5 @@ def _tell(control: socket.socket, word: str) -> None:
 
 
 if __name__ == "__main__":
+    _allow_files(int(sys.argv[2]))
     main(sys.argv[1])

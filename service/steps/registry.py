@@ -20,16 +20,17 @@ class Closing(Protocol):
 
 
 def registry(
-    *, commands: frozenset[str], http_allow: tuple[str, ...] = (), output_bytes_max: int
+    *, commands: frozenset[str], http_allow: tuple[str, ...] = (), output_bytes_max: int, files_max: int = 0
 ) -> dict[str, Step]:
     """Return the step types by name.
 
     ``commands``: executables that may run, by name or path, ``*`` for any. ``http_allow``: hosts and
     CIDRs outside the global internet that may be reached; raises ValueError for what is neither.
-    ``output_bytes_max``: what one command step may record of its output.
+    ``output_bytes_max``: what one command step may record of its output. ``files_max``: how many files a
+    command may open, 0 for as many as this process.
     """
     http: Step = Http(http_allow=http_allow)
-    command: Step = Command(commands=commands, output_bytes_max=output_bytes_max)
+    command: Step = Command(commands=commands, output_bytes_max=output_bytes_max, files_max=files_max)
     wait: Step = Wait()
     return {step.type: step for step in (http, command, wait)}
 
