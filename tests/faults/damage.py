@@ -4,14 +4,13 @@ Whatever a reader is given is what was once written, in its place; where that en
 ``python -m tests.faults.damage --cases 1000``.
 """
 
-import argparse
 import asyncio
 import json
-import os
 import random
 import re
 import sys
 import tempfile
+from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,6 +27,7 @@ from service.ops.settings import Settings
 from service.segments.file import frames_path
 from service.server import listening, server_of
 from tests.faults.kill import stored_bytes
+from tests.faults.program import program
 from tests.log.contract import read_stream
 from tests.server import Answer, Server
 
@@ -288,17 +288,11 @@ def damages(scratch: Path, *, seed: int, count: int) -> tuple[list[str], dict[st
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=int, default=1_000)
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=shm) as scratch:
-        faults, figures = damages(Path(scratch), seed=given.seed, count=given.cases)
-    for fault in faults[:50]:
-        print(fault)
-    print(" ".join(f"{name.replace(' ', '_')}={value}" for name, value in figures.items()))
-    return 1 if faults else 0
+    return program(
+        ArgumentParser(description=__doc__), "cases", 1_000,
+        lambda scratch, given: damages(scratch, seed=given.seed, count=given.cases),
+        in_memory=True,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

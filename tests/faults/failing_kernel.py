@@ -4,18 +4,18 @@ Accepting stops with 503, an unknown outcome says so, reading goes on, and once 
 in the same process. ``python -m tests.faults.failing_kernel --faults 200``.
 """
 
-import argparse
 import random
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.faults.program import program
 from tests.faults.witness import Witness
 from tests.server import Server
 
@@ -102,20 +102,11 @@ def kernel_faults(directory: Path, *, seed: int, count: int) -> tuple[list[str],
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--faults", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        found = kernel_faults(Path(directory), seed=given.seed, count=given.faults)
-    if found is None:
-        print("skipped: strace is not there, or may not trace")
-        return 0
-    faults, figures = found
-    for fault in faults[:50]:
-        print(fault)
-    print(" ".join(f"{name}={value}" for name, value in figures.items()))
-    return 1 if faults else 0
+    return program(
+        ArgumentParser(description=__doc__), "faults", 200,
+        lambda directory, given: kernel_faults(directory, seed=given.seed, count=given.faults),
+        skipped="strace is not there, or may not trace",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

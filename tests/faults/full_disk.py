@@ -4,16 +4,16 @@ Accepting stops with 503, reading goes on, and work resumes in the same process.
 ``python -m tests.faults.full_disk --positions 1000``; needs the right to mount a tmpfs.
 """
 
-import argparse
 import os
 import random
 import subprocess
 import sys
-import tempfile
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.faults.program import program
 from tests.faults.witness import Witness
 from tests.server import Server
 
@@ -129,20 +129,11 @@ def full_disks(directory: Path, *, seed: int, positions: int) -> tuple[list[str]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--positions", type=int, default=1_000)
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        found = full_disks(Path(directory), seed=given.seed, positions=given.positions)
-    if found is None:
-        print("skipped: a tmpfs cannot be mounted here; run as root")
-        return 0
-    faults, figures = found
-    for fault in faults[:50]:
-        print(fault)
-    print(" ".join(f"{name}={value}" for name, value in figures.items()))
-    return 1 if faults else 0
+    return program(
+        ArgumentParser(description=__doc__), "positions", 1_000,
+        lambda directory, given: full_disks(directory, seed=given.seed, positions=given.positions),
+        skipped="a tmpfs cannot be mounted here; run as root",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -3,14 +3,13 @@
 ``python -m tests.faults.kill --cycles 1000`` prints one line of figures; the test beside it runs few cycles.
 """
 
-import argparse
 import asyncio
 import json
 import os
 import random
 import sys
-import tempfile
 import uuid
+from argparse import ArgumentParser
 from http.client import HTTPException
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from tests.faults.checker import faults_of_frames, faults_of_history
+from tests.faults.program import program
 from tests.server import Server
 
 STARTERS = 4
@@ -190,16 +190,10 @@ def _orphans(mark: str) -> list[int]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cycles", type=int, default=1_000)
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        faults, figures = asyncio.run(kill_cycles(Path(directory), cycles=given.cycles, seed=given.seed))
-    for fault in faults[:50]:
-        print(fault)
-    print(" ".join(f"{name}={value}" for name, value in figures.items()))
-    return 1 if faults else 0
+    return program(
+        ArgumentParser(description=__doc__), "cycles", 1_000,
+        lambda directory, given: asyncio.run(kill_cycles(directory, cycles=given.cycles, seed=given.seed)),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

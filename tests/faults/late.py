@@ -3,18 +3,18 @@
 The SHA-256 of what each has received in all is that of the run. ``python -m tests.faults.late --frames 100000``.
 """
 
-import argparse
 import asyncio
 import json
 import random
 import sys
-import tempfile
+from argparse import ArgumentParser
 from contextlib import aclosing
 from hashlib import sha256
 from pathlib import Path
 
 from tests.api.live_run import CHUNKS, LiveRun
 from tests.api.live_ways import WAYS
+from tests.faults.program import program
 from tests.server import Server
 
 JOINERS = 50
@@ -92,16 +92,10 @@ async def late_joiners(directory: Path, *, seed: int, frames: int) -> tuple[list
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        faults, figures = asyncio.run(late_joiners(Path(directory), seed=given.seed, frames=given.frames))
-    for fault in faults[:50]:
-        print(fault)
-    print(" ".join(f"{name}={value}" for name, value in figures.items()))
-    return 1 if faults else 0
+    return program(
+        ArgumentParser(description=__doc__), "frames", 100_000,
+        lambda directory, given: asyncio.run(late_joiners(directory, seed=given.seed, frames=given.frames)),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

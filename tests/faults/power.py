@@ -4,13 +4,11 @@ Each state that may be left is opened as the service would, and must hold whatev
 ``python -m tests.faults.power --states 50000``; ``--synchronous NORMAL`` must find losses.
 """
 
-import argparse
 import asyncio
 import json
-import os
 import random
 import sys
-import tempfile
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from service.log import Recorded, chain_next, chain_seed
 from service.log.sqlite import SqliteLog
 from tests.faults.appender import event_of
 from tests.faults.disk import Disk
+from tests.faults.program import program
 from tests.faults.syscalls import Operation, Write, operations, python, run, traced
 
 ROOT = Path(__file__).parent.parent.parent
@@ -177,20 +176,13 @@ def power_losses(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--states", type=int, default=50_000)
-    parser.add_argument("--seed", type=int, default=1)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--synchronous", default="FULL", choices=("FULL", "NORMAL"))
-    given = parser.parse_args()
-    shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # the disk is ours, the files need none
-    with tempfile.TemporaryDirectory(dir=shm) as scratch:
-        faults, figures = power_losses(
-            Path(scratch), seed=given.seed, count=given.states, synchronous=given.synchronous
-        )
-    for fault in faults[:50]:
-        print(fault)
-    print(" ".join(f"{name}={value}" for name, value in figures.items()))
-    return 1 if faults else 0
+    return program(
+        parser, "states", 50_000,
+        lambda scratch, given: power_losses(scratch, seed=given.seed, count=given.states, synchronous=given.synchronous),
+        in_memory=True,  # the disk is ours, the files need none
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -4,13 +4,12 @@ What was acknowledged is stored, what was not says so, reading goes on, and once
 work, without a restart. ``python -m tests.faults.sweep --cases 5000``.
 """
 
-import argparse
 import asyncio
-import os
 import random
 import shutil
 import sys
 import tempfile
+from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from service.log.sqlite import SqliteLog
 from tests.faults.appender import event_of
 from tests.faults.failing_vfs import ERRORS, FailingVfs, failing_vfs
 from tests.faults.power import DB, Told, fault_in
+from tests.faults.program import program
 
 STREAMS = 2
 ROUNDS = 7
@@ -182,21 +182,11 @@ def sweep(scratch: Path, *, seed: int, count: int) -> tuple[list[str], dict[str,
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=int, default=5_000)
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=shm) as scratch:
-        found = sweep(Path(scratch), seed=given.seed, count=given.cases)
-    if found is None:
-        print("skipped: this Python's SQLite is not a library of its own")
-        return 0
-    faults, figures = found
-    for fault in faults[:50]:
-        print(fault)
-    print(" ".join(f"{name}={value}" for name, value in figures.items()))
-    return 1 if faults else 0
+    return program(
+        ArgumentParser(description=__doc__), "cases", 5_000,
+        lambda scratch, given: sweep(scratch, seed=given.seed, count=given.cases),
+        skipped="this Python's SQLite is not a library of its own", in_memory=True,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
