@@ -154,8 +154,9 @@ def test_events_of_one_run_a_second(house):
     quick = server.execute("short")
     run = server.finished(server.execute("talks"), 60)
     assert run["status"] == "success"
-    assert run["duration"] >= 3_000, "a second's worth at once, then 200 a second"
-    assert server.finished(quick)["duration"] < 3_000
+    # A second's worth at once, then 200 a second; the last batch, of 250 at most, is paid for after the end.
+    assert run["duration"] >= 1_000 * (1_000 - 200 - 250) // 200
+    assert server.finished(quick)["duration"] < 2_000
     events = server.get(f"{W}/runs/{run['runId']}/logs?limit=1000&stepId=a").json["data"]
     lines = [event["payload"]["message"] for event in events if event["payload"]["message"].isdigit()]
     assert lines == [str(number) for number in range(len(lines))], "none is lost"
