@@ -111,9 +111,9 @@ class Runner:
             await self._append(events)
             if self.run.ending is None and (delay_s := self._pace.delay_s(len(events), time.monotonic())):
                 await asyncio.sleep(delay_s)
+            self._act(group)  # also when drained meanwhile: what is recorded as started has to start
             if self.run.sealed or (self._draining and not self._attempts and not self.inbox):
                 return
-            self._act(group)
             await self.inbox.wait(self._sleep_s())
             self._now_ms = self._clock_ms()
             events = []

@@ -159,6 +159,35 @@ async def test_drain_waits_for_running_attempts_and_leaves_the_rest_for_the_next
         assert (await h.ended("r2"))[-1].payload.status == "success"
 
 
+class Slow(MemoryLog):
+    """Takes its time, until ``go``, to store that a step has started."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.go = asyncio.Event(), asyncio.Event()
+
+    async def append(self, stream, events, *, expected_seq):
+        if any(event.type == "step_start" for event in events):
+            self.asked.set()
+            await self.go.wait()
+        return await super().append(stream, events, expected_seq=expected_seq)
+
+
+async def test_a_step_that_is_being_recorded_as_started_when_drain_begins_is_run():
+    log = Slow()
+    h = house(log)
+    async with h.engine() as supervisor:
+        await h.start([step("a"), step("b", after=["a"])])
+        await log.asked.wait()
+        drained = asyncio.create_task(supervisor.drain(10))
+        await asyncio.sleep(0)
+        log.go.set()
+        await drained
+        assert ends(await h.events()) == {"a": "success"}
+    async with h.engine():
+        assert ends(await h.ended()) == {"a": "success", "b": "success"}
+
+
 async def test_a_fenced_runner_stops_silently_and_completely():
     h = house()
     async with h.engine() as supervisor:
