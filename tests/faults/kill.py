@@ -10,8 +10,10 @@ import random
 import sys
 import uuid
 from argparse import ArgumentParser
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
@@ -114,9 +116,22 @@ class Load:
 
 async def kill_cycles(directory: Path, *, cycles: int, seed: int) -> tuple[list[str], dict[str, int]]:
     """Kill and restart the service ``cycles`` times under load; return the faults found, and figures."""
+    return await cycles_under_load(
+        directory, DEFINITION, Server.kill_hard, ends={"success", "failed"}, cycles=cycles, seed=seed
+    )
+
+
+async def cycles_under_load(
+    directory: Path, definition: dict[str, Any], end: Callable[[Server], None],
+    *, ends: set[str], cycles: int, seed: int,
+) -> tuple[list[str], dict[str, int]]:  # fmt: skip
+    """``end`` the service and start it again ``cycles`` times while clients run ``definition`` and tail it.
+
+    ``ends``: the statuses that runs may end with.
+    """
     server = Server(directory)
     server.start()
-    server.create("kill", DEFINITION)
+    server.create("kill", definition)
     load = Load(server, seed)
     async with asyncio.TaskGroup() as group:
         for _ in range(STARTERS):
@@ -125,10 +140,10 @@ async def kill_cycles(directory: Path, *, cycles: int, seed: int) -> tuple[list[
             group.create_task(load.tail_runs())
         for _ in range(cycles):
             await asyncio.sleep(load.random.uniform(*UP_S))
-            server.kill_hard()
+            await asyncio.to_thread(end, server)
             await asyncio.to_thread(server.start)
         load.running = False
-    faults = load.order_faults + _compare(server, load)
+    faults = load.order_faults + _compare(server, load, ends)
     exit_code = server.stop()
     if exit_code != 0:
         faults.append(f"the last orderly stop exited {exit_code}")
@@ -143,12 +158,12 @@ async def kill_cycles(directory: Path, *, cycles: int, seed: int) -> tuple[list[
     return faults, figures
 
 
-def _compare(server: Server, load: Load) -> list[str]:
+def _compare(server: Server, load: Load, ends: set[str]) -> list[str]:
     faults = []
     for run_id, frames in load.accepted.items():
-        status = server.run(run_id)["status"]
-        if status not in {"success", "failed"}:
-            faults.append(f"{run_id} is {status}")
+        run = server.run(run_id)
+        if run["status"] not in ends:
+            faults.append(f"{run_id} is {run['status']}: {run['error']}")
         events = _stored(server, run_id)
         faults += faults_of_history(run_id, events) + faults_of_frames(run_id, frames, events)
     listed = server.get("/api/v2/workflows/runs?limit=1").json

@@ -51,6 +51,7 @@ SIMULATION = "-m tests.simulation --first {seed} --seeds {count} --world"
 CONTROL = program("tests.faults.power", "states") + " --synchronous NORMAL"
 ROWS = [
     Row("kill -9 under load", program("tests.faults.kill", "cycles"), 1_000, "cycles", 120),
+    Row("orderly stop under load", program("tests.faults.drain", "cycles"), 500, "cycles", 60),
     Row("power loss", program("tests.faults.power", "states"), 50_000, "states", 90),
     Row("power loss without flushes (control)", CONTROL, 1_000, "states", 10, control=True),
     Row("I/O faults, every operation", program("tests.faults.sweep", "cases"), 5_000, "cases", 30),
