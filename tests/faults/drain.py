@@ -31,7 +31,7 @@ async def drains(directory: Path, *, cycles: int, seed: int) -> tuple[list[str],
             faults.append(f"an orderly stop exited {code}")
 
     found, figures = await cycles_under_load(
-        directory, FRAGILE, end, ends={"success"}, cycles=cycles, seed=seed
+        directory, FRAGILE, end, ends={"success", "cancelled"}, cycles=cycles, seed=seed
     )
     faults += found
     return faults, figures | {"faults": len(faults)}

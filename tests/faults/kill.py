@@ -25,6 +25,8 @@ from tests.server import Server
 STARTERS = 4
 TAILERS = 10
 RUNS_AHEAD_MAX = 40  # unfinished runs beyond which no more are started
+CANCELS = 0.15  # of the runs, some moment after they were accepted
+CANCEL_AFTER_S = (0.0, 0.5)
 UP_S = (0.05, 0.6)  # how long the service lives in one cycle
 MARK = "TAILRACE_TEST_MARK"  # an argument of every command: whoever carries it after the end is an orphan
 
@@ -52,6 +54,7 @@ class Load:
         self.accepted: dict[str, dict[int, bytes]] = {}
         self.order_faults: list[str] = []
         self.over: set[str] = set()
+        self.cancels: list[str] = []
         self.connections = 0
         self.running = True
 
@@ -73,9 +76,22 @@ class Load:
                     continue
                 if answer.status == 202:
                     self.accepted[body["runId"]] = {}
+                    if self.random.random() < CANCELS:
+                        await self.cancel(body["runId"])
                     break
                 assert answer.status == 503, answer
                 await asyncio.sleep(0.02)
+
+    async def cancel(self, run_id: str) -> None:
+        """Ask once that a run be cancelled; it may be over, or the service dead."""
+        await asyncio.sleep(self.random.uniform(*CANCEL_AFTER_S))
+        try:
+            answer = await asyncio.to_thread(self.server.post, f"/api/v2/workflows/runs/{run_id}/cancel", {})
+        except (OSError, HTTPException):
+            return
+        assert answer.status in {202, 409, 503}, answer
+        if answer.status == 202:
+            self.cancels.append(run_id)
 
     async def tail_runs(self) -> None:
         """Follow one accepted run after the other to its end, resuming after the last seq."""
@@ -117,7 +133,12 @@ class Load:
 async def kill_cycles(directory: Path, *, cycles: int, seed: int) -> tuple[list[str], dict[str, int]]:
     """Kill and restart the service ``cycles`` times under load; return the faults found, and figures."""
     return await cycles_under_load(
-        directory, DEFINITION, Server.kill_hard, ends={"success", "failed"}, cycles=cycles, seed=seed
+        directory,
+        DEFINITION,
+        Server.kill_hard,
+        ends={"success", "failed", "cancelled"},
+        cycles=cycles,
+        seed=seed,
     )
 
 
@@ -153,6 +174,7 @@ async def cycles_under_load(
         "runs": len(load.accepted),
         "events": sum(len(frames) for frames in load.accepted.values()),
         "connections": load.connections,
+        "cancels": len(load.cancels),
         "faults": len(faults),
     }
     return faults, figures
