@@ -195,8 +195,17 @@ def words(place: str, source: str) -> Iterator[str]:
                 yield f"line {node.lineno}: {node.name} says {', '.join(found)}"
 
 
+def threads(place: str, source: str) -> Iterator[str]:
+    """A thread does not keep its process alive: a test that fails leaves some behind, and CI would never end."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call) or ast.unparse(node.func) not in {"Thread", "threading.Thread"}:
+            continue
+        if "daemon" not in {keyword.arg for keyword in node.keywords}:
+            yield f"line {node.lineno}: a thread that is no daemon"
+
+
 OF_SERVICE = (arrows, libraries, one_file_names_a_log, domain_does_nothing, docstrings, words)
-OF_ALL = (sizes, names)
+OF_ALL = (sizes, names, threads)
 SERVICE = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "service").rglob("*.py"))
 PYTHON = SERVICE + sorted(
     path.relative_to(ROOT).as_posix()
@@ -227,6 +236,7 @@ BROKEN = [
     (sizes, "scripts/x.py", "def f():\n" + "    x = 1\n" * 60),
     (names, "service/api/utils.py", ""),
     (names, "tests/handlers/x.py", ""),
+    (threads, "tests/x.py", "from threading import Thread\nThread(target=print).start()"),
     (words, "service/x.py", "class RunManager: ..."),
     (words, "service/x.py", "async def publish_event(): ..."),
 ]

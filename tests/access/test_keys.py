@@ -131,7 +131,7 @@ def test_many_who_change_it_at_once_lose_nothing(keys):
         for index in range(10):
             KeyFile(keys.path).create(f"n{number}-{index}", ("read",), NOW)
 
-    threads = [threading.Thread(target=create, args=(number,)) for number in range(5)]
+    threads = [threading.Thread(target=create, args=(number,), daemon=True) for number in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -35,7 +35,7 @@ class Upstream(http.server.BaseHTTPRequestHandler):
 def upstream():
     Upstream.seen, Upstream.answers = [], []
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield server
         server.shutdown()

@@ -54,7 +54,8 @@ def run(count: int, seed: int) -> list[str]:
             run_ids = [server.execute("load") for _ in range(RUNS)]
             frames: dict[str, list[bytes]] = {run_id: [] for run_id in run_ids}
             tailers = [
-                threading.Thread(target=_tail, args=(server, run_id, frames[run_id])) for run_id in run_ids
+                threading.Thread(target=_tail, args=(server, run_id, frames[run_id]), daemon=True)
+                for run_id in run_ids
             ]
             for tailer in tailers:
                 tailer.start()

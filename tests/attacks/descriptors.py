@@ -31,7 +31,9 @@ def run(count: int, seed: int) -> list[str]:
         seen: list[bytes] = []
         url = f"{server.ws_url}{W}/runs/{ticking}/stream"
         with connect(url, compression=None, max_size=None, ping_interval=None) as healthy:
-            reader = threading.Thread(target=lambda: seen.extend(event.encode() for event in healthy))
+            reader = threading.Thread(
+                target=lambda: seen.extend(event.encode() for event in healthy), daemon=True
+            )
             reader.start()
             before = Size.of(server)
             run_ids: list[str] = []

@@ -23,7 +23,7 @@ def framed(events: Sequence[bytes]) -> bytes:
 def raw_sender(frames: bytes) -> Iterator[int]:
     """Send ``frames`` and a close to whoever connects, and give the port."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-    accepting = threading.Thread(target=_accept, args=(listener, frames))
+    accepting = threading.Thread(target=_accept, args=(listener, frames), daemon=True)
     accepting.start()
     try:
         yield listener.getsockname()[1]
@@ -39,7 +39,7 @@ def _accept(listener: socket.socket, frames: bytes) -> None:
             connection, _ = listener.accept()
         except OSError:
             return
-        threading.Thread(target=_send, args=(connection, frames)).start()
+        threading.Thread(target=_send, args=(connection, frames), daemon=True).start()
 
 
 def _send(connection: socket.socket, frames: bytes) -> None:

@@ -96,7 +96,7 @@ def _through_http(running: Server, count: int) -> float:
             last.append(location.rpartition("/")[2])
 
     began = time.perf_counter()
-    threads = [Thread(target=executing) for _ in range(AT_ONCE)]
+    threads = [Thread(target=executing, daemon=True) for _ in range(AT_ONCE)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -347,7 +347,7 @@ def test_what_is_in_front_of_it(tmp_path):
         ((status, said),) = examined(tmp_path, "--url", "nonsense").of("proxy")
         assert (status, "is not an address" in said) == ("fail", True)
         with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as other:
-            threading.Thread(target=other.handle_request).start()
+            threading.Thread(target=other.handle_request, daemon=True).start()
             ((status, said),) = examined(tmp_path, "--url", f"http://127.0.0.1:{other.server_port}").of(
                 "proxy"
             )

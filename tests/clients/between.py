@@ -23,7 +23,7 @@ class Between:
         self.port = self._listening.getsockname()[1]
         self.heads: list[str] = []
         self._peers: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept)]
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
 
     @property
     def url(self) -> str:
@@ -49,7 +49,7 @@ class Between:
             except OSError:
                 return
             self._peers.append(peer)
-            self._threads.append(threading.Thread(target=self._serve, args=(peer,)))
+            self._threads.append(threading.Thread(target=self._serve, args=(peer,), daemon=True))
             self._threads[-1].start()
 
     def _serve(self, peer: socket.socket) -> None:
@@ -129,7 +129,7 @@ class NoUpgrades(Between):
             return
         with socket.create_connection(("127.0.0.1", self._target_port), TIMEOUT_S) as service:
             service.sendall(re.sub(rb"(?i)\r\nconnection: [^\r]*", b"\r\nconnection: close", head))
-            watching = threading.Thread(target=_shut_after, args=(peer, service))
+            watching = threading.Thread(target=_shut_after, args=(peer, service), daemon=True)
             watching.start()
             try:
                 while data := service.recv(65536):

@@ -37,7 +37,7 @@ def sender():
             peer.settimeout(TIMEOUT_S)
             send(peer)
 
-    thread = threading.Thread(target=serve)
+    thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     yield listening.getsockname()[1]
     listening.shutdown(socket.SHUT_RDWR)

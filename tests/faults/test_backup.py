@@ -37,7 +37,7 @@ class Load:
         self.server = server
         self.started = 0
         self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._start_runs) for _ in range(STARTERS)]
+        self._threads = [threading.Thread(target=self._start_runs, daemon=True) for _ in range(STARTERS)]
 
     def __enter__(self) -> Self:
         for thread in self._threads:

@@ -109,7 +109,7 @@ def test_what_the_log_has_stored_is_counted_exactly(server):
 def test_an_append_that_is_held_up_waits_and_takes_long(server):
     body = {"definition": ECHO}
     with locked(server.db):
-        asking = threading.Thread(target=server.post, args=(W, body))
+        asking = threading.Thread(target=server.post, args=(W, body), daemon=True)
         asking.start()
         until(server, lambda now: now("tailrace_appends_waiting") == 1)
     asking.join()
@@ -241,7 +241,7 @@ def test_a_request_that_waits_is_held(server):
     run_id = server.execute("hour")
     until(server, lambda now: now("tailrace_attempts_running", type="wait") == 1)
     path = f"{W}/runs/{run_id}/events?after={server.run(run_id)['lastSeq']}&wait=20s"
-    asking = threading.Thread(target=server.get, args=(path,))
+    asking = threading.Thread(target=server.get, args=(path,), daemon=True)
     asking.start()
     until(server, lambda now: now("tailrace_http_requests_held") == 1)
     assert server.post(f"{W}/runs/{run_id}/cancel").status == 202

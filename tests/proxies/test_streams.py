@@ -64,7 +64,7 @@ def test_a_long_poll_is_answered_when_something_happens(proxy, speaker):
         last = len(stream.until("one"))
     answers = []
     path = f"/api/v2/workflows/runs/{speaker.id}/events?after={last}&wait=30s"
-    poll = threading.Thread(target=lambda: answers.append(proxy.request("GET", path)))
+    poll = threading.Thread(target=lambda: answers.append(proxy.request("GET", path)), daemon=True)
     poll.start()
     speaker.say("two")
     poll.join(60)

@@ -83,7 +83,7 @@ class Service:
             live.cancel()
 
     def start(self) -> None:
-        self.thread = threading.Thread(target=self._run)
+        self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
         assert self._ready.wait(10)
 

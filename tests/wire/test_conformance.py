@@ -73,7 +73,7 @@ def echo_url():
         server = server_of(echo, Settings())
         assert server.config.ws is StreamProtocol
         server.config.ws = EchoProtocol
-        thread = threading.Thread(target=lambda: uvloop.run(server.serve(sockets)))
+        thread = threading.Thread(target=lambda: uvloop.run(server.serve(sockets)), daemon=True)
         thread.start()
         yield f"ws://127.0.0.1:{sockets[0].getsockname()[1]}"
         server.should_exit = True
