@@ -25,6 +25,7 @@ from service.wire.connection import Connection
 from service.wire.http_protocol import HttpProtocol
 from service.wire.outgoing import CHECKS_PER_TIMEOUT, EXTENSION, PIECE_BYTES_MAX, Outgoing
 from service.wire.parking import PARKING, WOKEN
+from service.wire.rounds import rounds
 from service.wire.slim import Flag, Mailbox
 
 __all__ = ["EXTENSION", "HttpProtocol", "StreamProtocol"]
@@ -36,15 +37,6 @@ FEED_BYTES_MAX = 4 * 1024  # parsed at once: tiny frames are dear, and a flood i
 
 _NOTHING = memoryview(b"")
 _PING = b"\x89\x00"
-
-
-def next_due(due: float, delay: float, now: float) -> float:
-    """Return when something is due again that was ``due`` before ``now``, every ``delay``.
-
-    Counted from when it was due, not from when it came: else those that were late together stay together, and
-    ten thousand connections are looked at in ever longer turns.
-    """
-    return min(max(due + delay, now), now + delay)
 
 
 class StreamProtocol(WebSocketsSansIOProtocol):
@@ -79,8 +71,8 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         ),
         *("queue", "read_paused", "request", "response", "root_path", "scheme", "scope", "server", "tasks"),
         *("transport", "writable"),
-        *("_allowance", "_check_at", "_check_timer", "_conn", "_early", "_ending_since", "_pinged_at"),
-        *("_pong_owed_since", "_rest", "_unfinished", "outgoing"),
+        *("_allowance", "_conn", "_early", "_ending_since", "_pinged_at", "_pong_owed_since", "_rest"),
+        *("_turn", "_unfinished", "outgoing"),
     )
     close_timeout_s = CLOSE_TIMEOUT_S
     message_bytes_max = CLIENT_FRAME_BYTES_MAX
@@ -106,8 +98,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         self._pinged_at = 0.0
         self._pong_owed_since: float | None = None
         self._ending_since: float | None = None
-        self._check_at = self.loop.time()
-        self._check_timer: asyncio.TimerHandle | None = None
+        self._turn: int | None = None  # of the rounds, when it is looked at next
 
     @property
     def conn(self) -> Connection:
@@ -290,15 +281,14 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         if self._ending_since is not None:
             shortest = min(shortest, self.close_timeout_s)
         delay = min(CHECK_INTERVAL_MAX_S, shortest / CHECKS_PER_TIMEOUT)
-        self._stop_checking()
-        self._check_at = next_due(self._check_at, delay, self.loop.time())
-        self._check_timer = self.loop.call_at(self._check_at, self._check)
+        self._turn = rounds().later(self, delay, self._turn)
 
     def _stop_checking(self) -> None:
-        if self._check_timer is not None:
-            self._check_timer.cancel()
+        if self._turn is not None:
+            rounds().leave(self, self._turn)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Give up on a client that takes nothing, or says nothing, or is leaving and does not go."""
         now = self.loop.time()
         moved_at = self.outgoing.moved_at()
         if self.close_sent or self.transport.is_closing():
@@ -353,7 +343,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         self._ending_since = self.loop.time()
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
         # uvicorn closes the socket when the application returns, unless this timer is set.
-        self.close_timer = self.loop.call_later(self.close_timeout_s, self._check)
+        self.close_timer = self.loop.call_later(self.close_timeout_s, self.check)
 
     def _check_ending(self, now: float, moved_at: float) -> None:
         if self._ending_since is None:

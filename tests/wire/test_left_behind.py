@@ -111,6 +111,33 @@ async def test_nothing_is_held_of_the_rows_that_wait_for_a_client():
                 gc.enable()
 
 
+class WatchedHttpProtocol(HttpProtocol):
+    """Tells whether one is still there that a connection began with."""
+
+    alive = 0
+
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options)
+        WatchedHttpProtocol.alive += 1
+
+    def __del__(self) -> None:
+        WatchedHttpProtocol.alive -= 1
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+async def test_what_read_the_handshake_goes_with_it(loop):
+    with service(loop=loop, http=WatchedHttpProtocol) as running:
+        await running.write_run(1, sealed=False)
+        gc.disable()
+        try:
+            with upgrade(running) as client:
+                read_head(client)
+                assert client.recv(1), "it has parked"
+                assert WatchedHttpProtocol.alive == 0
+        finally:
+            gc.enable()
+
+
 def of_handshakes() -> dict[int, object]:
     gc.collect()
     types = Request, Response, Headers, Connection, HttpProtocol
