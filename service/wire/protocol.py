@@ -8,6 +8,7 @@ the names): what uvicorn lacks is a write of ready frames, and giving up on a cl
 
 import asyncio
 from codecs import utf_8_decode
+from collections.abc import Coroutine
 from typing import Any, cast
 
 from uvicorn.config import Config
@@ -34,9 +35,17 @@ CLOSE_TIMEOUT_S = 5.0  # a client that takes nothing for so long after a close i
 CHECK_INTERVAL_MAX_S = 5.0
 FEED_BYTES_MAX = 4 * 1024  # parsed at once: tiny frames are dear, and a flood is noticed between two feeds
 
-
 _NOTHING = memoryview(b"")
 _PING = b"\x89\x00"
+
+# What uvicorn's own has in its dict, save ``conn``.
+_OF_UVICORN = (
+    "app", "app_state", "asgi_version", "client", "close_sent", "close_timeout", "close_timer", "config",
+    "connections", "curr_msg_data_type", "default_headers", "disconnected", "frames", "handshake_complete",
+    "handshake_initiated", "initial_response", "last_ping_rtt", "logger", "loop", "pending_ping_payload",
+    "ping_interval", "ping_sent_at", "ping_timeout", "ping_timer", "pong_timer", "queue", "read_paused",
+    "request", "response", "root_path", "scheme", "scope", "server", "tasks", "transport", "writable",
+)  # fmt: skip
 
 
 class StreamProtocol(WebSocketsSansIOProtocol):
@@ -49,28 +58,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
     """
 
     __slots__ = (
-        *(
-            "app",
-            "app_state",
-            "asgi_version",
-            "client",
-            "close_sent",
-            "close_timeout",
-            "close_timer",
-            "config",
-        ),
-        *("connections", "curr_msg_data_type", "default_headers", "disconnected", "frames"),
-        *("handshake_complete", "handshake_initiated", "initial_response", "last_ping_rtt", "logger", "loop"),
-        *(
-            "pending_ping_payload",
-            "ping_interval",
-            "ping_sent_at",
-            "ping_timeout",
-            "ping_timer",
-            "pong_timer",
-        ),
-        *("queue", "read_paused", "request", "response", "root_path", "scheme", "scope", "server", "tasks"),
-        *("transport", "writable"),
+        *_OF_UVICORN,
         *("_allowance", "_conn", "_early", "_ending_since", "_pinged_at", "_pong_owed_since", "_rest"),
         *("_turn", "_unfinished", "outgoing"),
     )
@@ -211,6 +199,9 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         self._flush()
         self.transport.close()
 
+    def receive(self) -> Coroutine[Any, Any, Any]:
+        return self.queue.get()  # and no more: uvicorn would have to go on reading, where we never stop
+
     # What the application sends
 
     async def send(self, message: Any) -> None:
@@ -223,6 +214,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
             if self.handshake_complete:
                 # An open stream may be so for days: what its request said is the application's to keep.
                 self.request = self.response = self.scope = cast(Any, None)
+                self.server = self.client = None
                 if self._conn is not None and self._conn.between_messages:
                     self._conn = None
                 early, self._early = self._early, None

@@ -14,7 +14,7 @@ from service.wire.protocol import HttpProtocol, StreamProtocol
 METHODS = {
     StreamProtocol: [
         "connection_made", "connection_lost", "data_received", "handle_events", "handle_connect", "handle_ping",
-        "handle_close", "handle_parser_exception", "send", "start_keepalive", "shutdown", "send_500_response",
+        "handle_close", "handle_parser_exception", "receive", "send", "start_keepalive", "shutdown", "send_500_response",
     ],
     HttpProtocol: [
         "connection_made", "connection_lost", "data_received", "handle_websocket_upgrade", "on_message_begin",
@@ -25,7 +25,7 @@ OURS = {"push", "wake", "check"}  # service/wire/parking.py and rounds.py
 ATTRIBUTES = {
     StreamProtocol: [
         "conn", "loop", "logger", "queue", "curr_msg_data_type", "close_sent", "close_timer",
-        "handshake_complete", "initial_response", "disconnected", "writable", "ping_interval", "ping_timeout", "frames",
+        "handshake_complete", "server", "client", "initial_response", "disconnected", "writable", "ping_interval", "ping_timeout", "frames",
     ],
     HttpProtocol: ["loop", "cycle", "pipeline", "transport", "parser"],
 }  # fmt: skip
