@@ -1,5 +1,7 @@
 """The routes, one list, and the ASGI app that they make together with the stream."""
 
+from collections.abc import Awaitable
+
 import structlog
 from litestar import Litestar, Response, Router
 from litestar.datastructures import State
@@ -79,18 +81,22 @@ def api(context: Context, stream: App) -> App:
         logging_config=None,
     )
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    # Not async: an open stream would be one call deeper in.
+    def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if (run_id := streamed_run(scope)) is not None:
             scope["path_params"] = {"run_id": run_id}
             scope[ROUTE] = STREAM
-            await stream(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await send_problem(scope, receive, send, Problem(404, f"There is no stream at {scope['path']}."))
-        else:
-            # uvicorn sends the head of the answer to a GET, without its body
-            asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
-            await routes(asked, receive, send)  # type: ignore[arg-type]  # litestar's own mappings
-            scope[ROUTE] = asked.get("path_template") or NO_ROUTE
+            return stream(scope, receive, send)
+        if scope["type"] == "websocket":
+            problem = Problem(404, f"There is no stream at {scope['path']}.")
+            return send_problem(scope, receive, send, problem)
+        return routed(scope, receive, send)
+
+    async def routed(scope: Scope, receive: Receive, send: Send) -> None:
+        # uvicorn sends the head of the answer to a GET, without its body
+        asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        await routes(asked, receive, send)  # type: ignore[arg-type]  # litestar's own mappings
+        scope[ROUTE] = asked.get("path_template") or NO_ROUTE
 
     return app
 

@@ -14,7 +14,11 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-
+# Names in a scope, of ASGI, that only matter until the request is answered.
+_UNTIL_ANSWERED = frozenset({
+    "asgi", "client", "extensions", "headers", "http_version", "path_params", "query_string", "raw_path",
+    "root_path", "scheme", "server", "state", "subprotocols",
+})  # fmt: skip
 _STREAM_PATH = re.compile(rf"{PREFIX}/workflows/runs/([^/]+)/stream/?")
 CLOSING_STATUSES = frozenset({400, 401, 403, 404, 409, 410, 429, 500, 503})  # those that have a close code
 
@@ -23,6 +27,13 @@ def streamed_run(scope: Scope) -> str | None:
     """Return what stands for the run's id if the request is for a stream, else None."""
     found = _STREAM_PATH.fullmatch(scope["path"])
     return found[1] if found else None
+
+
+def forget_request(scope: Scope) -> None:
+    """Leave in ``scope`` only what is told of the request once it is over: a stream may be open for days."""
+    kept = {name: value for name, value in scope.items() if name not in _UNTIL_ANSWERED}
+    scope.clear()  # a dict only shrinks when it is filled again
+    scope.update(kept)
 
 
 def may_close(scope: Scope, problem: Problem) -> bool:

@@ -72,59 +72,48 @@ class Gate:
             return
         began = time.perf_counter()
         request_id = secrets.token_hex(8)
-        status: int | None = None
-        headers = [(b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff")]
-
-        # Not async: it runs for every frame of every stream, and hands on the awaitable as it is.
-        def answer(message: Message) -> Awaitable[None]:
-            nonlocal status
-            if status is None:
-                status = message.get("status", 101)
-                message["headers"] = [*message.get("headers", ()), *headers]
-            return send(message)
-
+        answer = _Answer(send, request_id)
         # A request that was sent behind another begins with a copy of that one's context.
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id, **told_by_caller(scope["headers"]))
         try:
-            await self._admit(scope, receive, answer, headers)
+            # Not within _admit: each call that an open stream is deep in takes memory, of each watcher.
+            admitted = await self._admit(scope, receive, answer)
+            if admitted is not None:
+                await self.app(scope, admitted, answer)
         finally:
             seconds = time.perf_counter() - began
-            tell(self.meter, scope, status, seconds)
+            tell(self.meter, scope, answer.status, seconds)
             _diagnostics.info(
                 "request",
                 method=scope.get("method", "WS"),
                 path=scope["path"],
-                status=status,
+                status=answer.status,
                 by=scope[GRANT].name if GRANT in scope else None,
                 ms=round(seconds * 1000, 1),
             )
 
-    async def _admit(
-        self, scope: Scope, receive: Receive, send: Send, headers: list[tuple[bytes, bytes]]
-    ) -> None:
-        foreign = self.proxies.seen_through(scope) or self._foreign(scope)
-        if foreign is not None:
-            await send_problem(scope, receive, send, foreign)
-            return
-        if (origin := only(scope, b"origin")) in self.origins and origin is not None:
-            headers += [(b"access-control-allow-origin", origin.encode()), *_CORS]
-            if scope.get("method") == "OPTIONS" and only(scope, b"access-control-request-method"):
-                await _preflight(send)
-                return
-        refusal = self._stranger(scope) or oversized(scope, self.body_bytes_max)
-        if refusal is not None:
-            await send_problem(scope, receive, send, refusal)
-            return
-        if scope["type"] == "http" and has_body(scope):
+    async def _admit(self, scope: Scope, receive: Receive, answer: "_Answer") -> Receive | None:
+        """Return how the app gets the request, or None: it has been answered, or the client has left."""
+        refusal = self.proxies.seen_through(scope) or self._foreign(scope)
+        if refusal is None:
+            if (origin := only(scope, b"origin")) in self.origins and origin is not None:
+                answer.headers += [(b"access-control-allow-origin", origin.encode()), *_CORS]
+                if scope.get("method") == "OPTIONS" and only(scope, b"access-control-request-method"):
+                    await _preflight(answer)
+                    return None
+            refusal = self._stranger(scope) or oversized(scope, self.body_bytes_max)
+        if refusal is None and scope["type"] == "http" and has_body(scope):
             body = await whole_body(scope, receive, self.body_bytes_max)
-            if isinstance(body, Problem):
-                await send_problem(scope, receive, send, body)
-                return
             if body is None:
-                return
-            receive = replayed(body, receive)
-        await self.app(scope, receive, send)
+                return None
+            if not isinstance(body, Problem):
+                return replayed(body, receive)
+            refusal = body
+        if refusal is None:
+            return receive
+        await send_problem(scope, receive, answer, refusal)
+        return None
 
     def _foreign(self, scope: Scope) -> Problem | None:
         """Return why this request is not for us, or from somebody else's web page."""
@@ -154,6 +143,26 @@ class Gate:
         if grant is not None:
             scope[GRANT] = grant
         return None
+
+
+class _Answer:
+    """A ``send`` that adds ``headers`` to the first message, and knows the ``status`` of that."""
+
+    __slots__ = ("_send", "headers", "status")
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self.headers = [(b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff")]
+        self.status: int | None = None
+
+    # Not async: it runs for every frame of every stream, and hands on the awaitable as it is.
+    def __call__(self, message: Message) -> Awaitable[None]:
+        """Send ``message``."""
+        if self.status is None:
+            self.status = message.get("status", 101)
+            message["headers"] = [*message.get("headers", ()), *self.headers]
+            self.headers = []
+        return self._send(message)
 
 
 def _name(authority: str) -> str:

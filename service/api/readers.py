@@ -2,11 +2,10 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from itertools import count
 from time import monotonic
-from typing import Protocol
+from typing import Protocol, Self
 
 from service.access import EVERYTHING, Authentication, Grant
 from service.api.patience import SHUTTING_DOWN
@@ -22,6 +21,14 @@ class Placed(Protocol):
     """Something that knows behind which seq its client goes on."""
 
     after: int
+
+
+class Parked(Protocol):
+    """Something to which others push what is new."""
+
+    def release(self) -> None:
+        """Send it back to read by itself."""
+        ...
 
 
 class Stop(Flag):
@@ -47,14 +54,17 @@ class Stop(Flag):
 
 
 class Reader:
-    """One stream. ``place`` is None until it has begun; ``head`` was its run's last seq then.
+    """One stream, which is counted while the context lasts. ``parked``: while others push to it what is new.
 
-    ``wake``, while others push to it what is new, sends it back to read by itself.
+    ``place`` is None until it has begun; ``head`` was its run's last seq then.
     """
 
-    __slots__ = ("address", "began_at", "form", "grant", "head", "id", "place", "run_id", "stop", "wake")
+    __slots__ = (
+        "_all", "address", "began_at", "form", "grant", "head", "id", "parked", "place", "run_id", "stop",
+    )  # fmt: skip
 
-    def __init__(self, id_: int, run_id: str, form: str, grant: Grant, address: str) -> None:
+    def __init__(self, all_: "Readers", id_: int, run_id: str, form: str, grant: Grant, address: str) -> None:
+        self._all = all_
         self.id = id_
         self.run_id = run_id
         self.form = form
@@ -64,7 +74,14 @@ class Reader:
         self.place: Placed | None = None
         self.head = -1
         self.stop = Stop()
-        self.wake: Callable[[], None] | None = None
+        self.parked: Parked | None = None
+
+    def __enter__(self) -> Self:
+        self._all.add(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._all.remove(self)
 
     @property
     def phase(self) -> str:
@@ -85,8 +102,8 @@ class Reader:
     def end(self, problem: Problem) -> None:
         """Make the stream end because of ``problem``."""
         self.stop.because(problem)
-        if self.wake is not None:
-            self.wake()
+        if self.parked is not None:
+            self.parked.release()
 
 
 class Readers:
@@ -105,24 +122,28 @@ class Readers:
     def __iter__(self) -> Iterator[Reader]:
         return iter(list(self._open.values()))
 
-    @contextmanager
-    def one(
-        self, run_id: str, form: str, *, grant: Grant = EVERYTHING, address: str = ""
-    ) -> Iterator[Reader]:
-        """Count a reader while the context lasts."""
-        reader = Reader(next(self._ids), run_id, form, grant, address)
+    def one(self, run_id: str, form: str, *, grant: Grant = EVERYTHING, address: str = "") -> Reader:
+        """Return a reader, not counted yet."""
+        return Reader(self, next(self._ids), run_id, form, grant, address)
+
+    def add(self, reader: Reader) -> None:
+        """Count ``reader``."""
         self._open[reader.id] = reader
-        counted = ((self.of_run, run_id), (self.of_user, grant.name), (self.of_address, address))
-        for counter, key in counted:
+        for counter, key in self._counted(reader):
             counter[key] += 1
-        try:
-            yield reader
-        finally:
-            del self._open[reader.id]
-            for counter, key in counted:
-                counter[key] -= 1
-                if not counter[key]:
-                    del counter[key]
+
+    def remove(self, reader: Reader) -> None:
+        """Count ``reader`` no longer."""
+        del self._open[reader.id]
+        for counter, key in self._counted(reader):
+            counter[key] -= 1
+            if not counter[key]:
+                del counter[key]
+
+    def _counted(self, reader: Reader) -> Iterable[tuple[Counter[str], str]]:
+        yield self.of_run, reader.run_id
+        yield self.of_user, reader.grant.name
+        yield self.of_address, reader.address
 
     def end_all(self) -> None:
         """End every stream, because the service does."""

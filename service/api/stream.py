@@ -25,7 +25,7 @@ from service.api.stream_live import LiveRuns
 from service.api.stream_meter import LEFT, StreamMeter
 from service.api.stream_query import StreamQuery, header, parse_stream_query
 from service.api.stream_read import Reading, open_reading
-from service.api.stream_ws import stream_over_websocket
+from service.api.stream_ws import Opening, stream_over_websocket
 from service.errors import Forbidden, NotFound, TailraceError, Throttled
 from service.log import Log
 from service.ops.limits import Rate
@@ -111,7 +111,16 @@ class StreamEndpoint:
         with self.readers.one(run_id, _form_name(scope), grant=grant, address=address) as reader:
             how = LEFT
             try:
-                how = await self._stream(scope, receive, send, reader)
+                # What an open stream is deep in, and what is held there, takes memory of every watcher.
+                if scope["type"] == "websocket":
+                    how = await stream_over_websocket(
+                        scope, receive, send, await self._opening(scope, reader),
+                        live=self.live,
+                        reader=reader,
+                        stall_timeout_s=self.stall_timeout_s,
+                    )  # fmt: skip
+                else:
+                    how = await self._over_http(scope, receive, send, reader)
             except TailraceError as error:  # only ever before anything was accepted
                 problem = problem_of(error)
                 how = str(problem.status)
@@ -152,44 +161,35 @@ class StreamEndpoint:
                 said = f"{whose} has begun {bounds.starts_per_minute} streams within a minute."
                 raise Throttled(said, retry_after_s=wait_s)
 
-    async def _stream(self, scope: Scope, receive: Receive, send: Send, reader: Reader) -> str:
+    def _query(self, scope: Scope, reader: Reader) -> StreamQuery:
         query = parse_stream_query(scope["query_string"], header(scope, b"last-event-id"))
         if not _RUN_ID.fullmatch(reader.run_id):
             raise NotFound("run", reader.run_id)
-        if scope["type"] == "websocket":
-            return await self._over_websocket(scope, receive, send, reader, query)
-        return await self._over_http(scope, receive, send, reader, query)
+        return query
 
     async def _opened(self, reader: Reader, query: StreamQuery) -> Reading:
         visible = None if reader.grant.sees_all else partial(self.may_see, reader.grant)
         return await open_reading(self.log, reader.run_id, query, self.segments, visible=visible)
 
-    async def _over_websocket(
-        self, scope: Scope, receive: Receive, send: Send, reader: Reader, query: StreamQuery
-    ) -> str:
-        """Stream over a WebSocket that is accepted at once if the run may take its time."""
-        reading: Reading | None = None
-        if not query.wait_s or await self._is_there(reader):
-            reading = await self._opened(reader, query)
+    async def _opening(self, scope: Scope, reader: Reader) -> Opening:
+        """Return what opens the reading; that has been done unless the run may take its time."""
+        query = self._query(scope, reader)
+        if query.wait_s and not await self._is_there(reader):
+            return partial(self._opened, reader, query)
+        reading = await self._opened(reader, query)
 
-        async def opening() -> Reading:
-            return reading or await self._opened(reader, query)
+        async def opened() -> Reading:
+            return reading
 
-        return await stream_over_websocket(
-            scope, receive, send, opening,
-            live=self.live,
-            reader=reader,
-            stall_timeout_s=self.stall_timeout_s,
-        )  # fmt: skip
+        return opened
 
     async def _is_there(self, reader: Reader) -> bool:
         head = await self.log.wait(f"run/{reader.run_id}", after=-2)
         return head >= 0 and await self.may_see(reader.grant, reader.run_id)
 
-    async def _over_http(
-        self, scope: Scope, receive: Receive, send: Send, reader: Reader, query: StreamQuery
-    ) -> str:
+    async def _over_http(self, scope: Scope, receive: Receive, send: Send, reader: Reader) -> str:
         """Stream over HTTP; the response begins once the run exists, so that its status is true."""
+        query = self._query(scope, reader)
         opening = self._opened(reader, query)
         reading = await (held(opening, receive, self.closing) if query.wait_s else opening)
         if reading is None:

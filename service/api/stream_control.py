@@ -81,6 +81,8 @@ class _Envelope(Struct, frozen=True, rename="camel"):
 class Narrator:
     """Gives what a reading gives, with control messages in between if the reading wants them."""
 
+    __slots__ = ("_caught_up", "_ended", "_said", "_told", "reading")
+
     def __init__(self, reading: Reading) -> None:
         self.reading = reading
         self._told = reading.after  # what the client knows to lie behind it

@@ -28,6 +28,11 @@ class Reading:
     wants to be told all this.
     """
 
+    __slots__ = (
+        "_log", "_page_events", "_segments", "after", "control", "hash", "head", "last_seq", "over", "run_id",
+        "seal", "status", "stream", "where",
+    )  # fmt: skip
+
     def __init__(
         self, log: Log, segments: Segments | None, run_id: str, after: int, head: int, query: StreamQuery
     ) -> None:

@@ -4,11 +4,12 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
+from typing import Any
 
 import structlog
 from msgspec import Struct
 
-from service.api.asgi import Receive, Scope, Send
+from service.api.asgi import Receive, Scope, Send, forget_request
 from service.api.patience import SHUTTING_DOWN
 from service.api.problems import problem_of
 from service.api.race import first_of
@@ -20,8 +21,10 @@ from service.api.stream_read import Reading
 from service.errors import Damaged, LogUnavailable, TailraceError
 from service.wire.allowance import CLIENT_FRAME_BYTES_MAX, Allowance
 from service.wire.frames import text_frame
-from service.wire.outgoing import EXTENSION, Outgoing
+from service.wire.outgoing import EXTENSION
 from service.wire.parking import PARKING, WOKEN, Parking
+
+Opening = Callable[[], Awaitable[Reading]]
 
 PROTOCOL = "tailrace.v2"  # the subprotocol that is echoed to who offers it: browsers insist on one of theirs
 
@@ -36,18 +39,17 @@ class Close(Struct, frozen=True):
 
 
 class Now(Enum):
-    """Where a client stands whose connection is not to be closed: it reads, has read everything, or left."""
+    """Where a client stands whose connection is not to be closed: it has read everything, or left."""
 
-    BEHIND = 1
-    LIVE = 2
-    LEFT = 3
+    LIVE = 1
+    LEFT = 2
 
 
 async def stream_over_websocket(
     scope: Scope,
     receive: Receive,
     send: Send,
-    opening: Callable[[], Awaitable[Reading]],
+    opening: Opening,
     *,
     live: LiveRuns,
     reader: Reader,
@@ -56,27 +58,42 @@ async def stream_over_websocket(
     """Accept, send what the reading yields, and close; returns the close code, or LEFT.
 
     ``opening`` returns the reading, in its own time; what it raises becomes a close. ``reader`` says when
-    to stop before the end.
+    to stop before the end. ``scope`` is left with little in it.
     """
     await receive()  # websocket.connect
-    offered = scope.get("subprotocols") or ()
-    await send({"type": "websocket.accept", "subprotocol": PROTOCOL if PROTOCOL in offered else None})
-    extensions = scope.get("extensions") or {}
-    outgoing: Outgoing | None = extensions.get(EXTENSION)
-    parking: Parking | None = extensions.get(PARKING)
-    sender = Sender(send, opening, live, stall_timeout_s, parking, reader)
-    if outgoing is not None:
+    await _accept(scope, send)
+    sender = Sender(send, opening, live, stall_timeout_s, _extension(scope, PARKING), reader)
+    if (outgoing := _extension(scope, EXTENSION)) is not None:
         outgoing.stall_timeout_s = stall_timeout_s
         outgoing.stall_reason = sender.stall_reason
-    now: Close | Now = Now.BEHIND
-    while now is Now.BEHIND:
-        now = await first_of(_listen(receive), sender.catch_up(), _stopped(reader, sender))
-        if now is Now.LIVE:
-            now = await (_stopped(reader, sender) if reader.stop.is_set() else sender.park(receive))
+    del opening, outgoing  # as the rest of the request: all this would be held for each watcher, for hours
+    forget_request(scope)
+    while True:
+        now: Close | Now = await first_of(_listen(receive), sender.catch_up(), _stopped(reader, sender))
+        if now is Now.LIVE and reader.stop.is_set():
+            now = await _stopped(reader, sender)
+        if now is not Now.LIVE:
+            break
+        if sender.park():
+            try:
+                message = await receive()
+            finally:
+                sender.unpark()
+            if message["type"] != WOKEN:
+                return LEFT
     if not isinstance(now, Close):
         return LEFT
     await send({"type": "websocket.close", "code": now.code, "reason": now.reason})
     return str(now.code)
+
+
+async def _accept(scope: Scope, send: Send) -> None:
+    offered = scope.get("subprotocols") or ()
+    await send({"type": "websocket.accept", "subprotocol": PROTOCOL if PROTOCOL in offered else None})
+
+
+def _extension(scope: Scope, name: str) -> Any:
+    return (scope.get("extensions") or {}).get(name)
 
 
 class Sender:
@@ -86,12 +103,16 @@ class Sender:
     is left to others. Any other server gets one message per event; one not taken in time is a stall.
     """
 
+    __slots__ = (
+        "_live", "_narrator", "_opening", "_reader", "_send", "_stall_timeout_s", "reading", "watcher",
+    )  # fmt: skip
+
     reading: Reading
 
     def __init__(
         self,
         send: Send,
-        opening: Callable[[], Awaitable[Reading]],
+        opening: Opening,
         live: LiveRuns,
         stall_timeout_s: float,
         parking: Parking | None,
@@ -99,7 +120,7 @@ class Sender:
     ) -> None:
         self.watcher = Watcher(-1, parking)
         self._narrator: Narrator | None = None
-        self._opening = opening
+        self._opening: Opening | None = opening
         self._live = live
         self._send = send
         self._stall_timeout_s = stall_timeout_s
@@ -114,19 +135,19 @@ class Sender:
         after = self.watcher.after
         return f"resume with after={after}" if after >= 0 else "nothing was sent yet"
 
-    async def park(self, receive: Receive) -> Now:
-        """Sleep while what is new is pushed to the client, until it leaves or has to read by itself again."""
-        assert self._narrator is not None
+    def park(self) -> bool:
+        """Have what is new pushed to the client, until it is woken; not if there is more to read already."""
         if not self._live.park(self.watcher, self.reading.stream, self.reading.where):
-            return Now.BEHIND
-        self._reader.wake = self.watcher.release
-        try:
-            message = await receive()
-        finally:
-            self._reader.wake = None
-            self._live.leave(self.watcher)
+            return False
+        self._reader.parked = self.watcher
+        return True
+
+    def unpark(self) -> None:
+        """Go on from where the client stands by now."""
+        assert self._narrator is not None
+        self._reader.parked = None
+        self._live.leave(self.watcher)
         self._narrator.moved_to(self.watcher.after)
-        return Now.BEHIND if message["type"] == WOKEN else Now.LEFT
 
     async def catch_up(self) -> Close | Now:
         """Send what there is; return how to close, or LIVE when others can go on for the client from here."""
@@ -143,11 +164,13 @@ class Sender:
             return Close(1011, f"something went wrong on our side; {self.resume()}")
 
     async def _catch_up(self) -> Close | Now:
-        if self._narrator is None:
+        if self._opening is not None:
             self.reading = await self._opening()
+            self._opening = None
             self.watcher.after = self.reading.after
             self._reader.begins(self.watcher, self.reading.head)
             self._narrator = Narrator(self.reading)
+        assert self._narrator is not None
         reading, parking = self.reading, self.watcher.parking
         while True:
             part = await self._narrator.next()

@@ -10,16 +10,22 @@ WINDOW_S = 10.0
 class Allowance:
     """Counts a client's frames over a window; ``now`` is a monotonic clock in seconds."""
 
+    __slots__ = ("_frames", "_now", "_window_began_at")
+
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._window_began_at = now()
         self._frames = 0
 
+    @property
+    def over(self) -> bool:
+        """Tell whether the window has passed: the next one begins with the next frame."""
+        return self._now() - self._window_began_at >= WINDOW_S
+
     def spend(self) -> bool:
         """Count one frame and tell whether the client is still within its allowance."""
-        now = self._now()
-        if now - self._window_began_at >= WINDOW_S:
-            self._window_began_at = now
+        if self.over:
+            self._window_began_at = self._now()
             self._frames = 0
         self._frames += 1
         return self._frames <= CLIENT_FRAMES_MAX

@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from service.wire.outgoing import CHECKS_PER_TIMEOUT, EXTENSION, Outgoing
+from service.wire.rounds import rounds
 
 HEADER_BYTES_MAX = 32 * 1024  # request line and headers
 HEADER_TIMEOUT_S = 10.0  # from the connection, or the request's first byte, to the end of its headers
@@ -49,7 +50,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._ending_since: float | None = None
         self._answering: RequestResponseCycle | None = None
         self._refusal = HTTPStatus.BAD_REQUEST
-        self._check_timer: asyncio.TimerHandle | None = None
+        self._turn: int | None = None  # of the rounds, when it is looked at next
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -74,6 +75,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._stop_checking()
         super().handle_websocket_upgrade()
+        self.parser = cast(Any, None)  # it holds this object, which else would wait for a garbage collection
 
     # The request
 
@@ -145,13 +147,14 @@ class HttpProtocol(HttpToolsProtocol):
     def _check_later(self) -> None:
         shortest = min(self.header_timeout_s, self.close_timeout_s, self.outgoing.stall_timeout_s)
         delay = min(CHECK_INTERVAL_MAX_S, shortest / CHECKS_PER_TIMEOUT)
-        self._check_timer = self.loop.call_later(delay, self._check)
+        self._turn = rounds().later(self, delay, self._turn)
 
     def _stop_checking(self) -> None:
-        if self._check_timer is not None:
-            self._check_timer.cancel()
+        if self._turn is not None:
+            rounds().leave(self, self._turn)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Give up on a client that does not finish its request, or takes nothing of its answer."""
         now = self.loop.time()
         moved_at = self.outgoing.moved_at()
         if self.transport.is_closing():

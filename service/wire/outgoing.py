@@ -32,6 +32,11 @@ class Outgoing:
     answers on this connection: how long a reader may take nothing at all, and what to tell it then.
     """
 
+    __slots__ = (
+        "_descriptor", "_moved_at", "_now", "_socket", "_taken", "stall_reason", "stall_timeout_s",
+        "transport",
+    )  # fmt: skip
+
     def __init__(self, transport: asyncio.Transport, now: Callable[[], float]) -> None:
         self.transport = transport
         self.stall_timeout_s = STALL_TIMEOUT_S

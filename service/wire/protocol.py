@@ -8,6 +8,7 @@ the names): what uvicorn lacks is a write of ready frames, and giving up on a cl
 
 import asyncio
 from codecs import utf_8_decode
+from collections.abc import Coroutine
 from typing import Any, cast
 
 from uvicorn.config import Config
@@ -17,13 +18,15 @@ from uvicorn.server import ServerState
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
+from websockets.protocol import CONNECTING, OPEN, State
 from websockets.server import ServerProtocol
-from websockets.typing import LoggerLike
 
 from service.wire.allowance import CLIENT_FRAME_BYTES_MAX, Allowance
+from service.wire.connection import Connection
 from service.wire.http_protocol import HttpProtocol
 from service.wire.outgoing import CHECKS_PER_TIMEOUT, EXTENSION, PIECE_BYTES_MAX, Outgoing
 from service.wire.parking import PARKING, WOKEN
+from service.wire.rounds import rounds
 from service.wire.slim import Flag, Mailbox
 
 __all__ = ["EXTENSION", "HttpProtocol", "StreamProtocol"]
@@ -32,39 +35,35 @@ CLOSE_TIMEOUT_S = 5.0  # a client that takes nothing for so long after a close i
 CHECK_INTERVAL_MAX_S = 5.0
 FEED_BYTES_MAX = 4 * 1024  # parsed at once: tiny frames are dear, and a flood is noticed between two feeds
 
-
-class Connection(ServerProtocol):
-    """The WebSocket of one client, as RFC 6455 has it, without extensions."""
-
-    def __init__(self, message_bytes_max: int, logger: LoggerLike) -> None:
-        # No extensions: a compressed frame could not be joined with stored bytes.
-        super().__init__(max_size=message_bytes_max, logger=logger)
-
-    def recv_frame(self, frame: Frame) -> None:
-        if frame.opcode is Opcode.CLOSE:
-            self.current_size = None  # it may come between two fragments (§5.4); websockets answers 1002
-        super().recv_frame(frame)
-
-
 _NOTHING = memoryview(b"")
+_PING = b"\x89\x00"
 
-
-def next_due(due: float, delay: float, now: float) -> float:
-    """Return when something is due again that was ``due`` before ``now``, every ``delay``.
-
-    Counted from when it was due, not from when it came: else those that were late together stay together, and
-    ten thousand connections are looked at in ever longer turns.
-    """
-    return min(max(due + delay, now), now + delay)
+# What uvicorn's own has in its dict, save ``conn``.
+_OF_UVICORN = (
+    "app", "app_state", "asgi_version", "client", "close_sent", "close_timeout", "close_timer", "config",
+    "connections", "curr_msg_data_type", "default_headers", "disconnected", "frames", "handshake_complete",
+    "handshake_initiated", "initial_response", "last_ping_rtt", "logger", "loop", "pending_ping_payload",
+    "ping_interval", "ping_sent_at", "ping_timeout", "ping_timer", "pong_timer", "queue", "read_paused",
+    "request", "response", "root_path", "scheme", "scope", "server", "tasks", "transport", "writable",
+)  # fmt: skip
 
 
 class StreamProtocol(WebSocketsSansIOProtocol):
     """Sends ``{"type": "websocket.send", "preframed": bytes}`` as it is, besides the usual messages.
 
     What a client sends is dropped here, so its application only ever receives connect and disconnect.
+
+    Nearly all connections are idle, nearly all the time: one keeps its attributes in slots, where a dict of
+    as many names takes four times as much, and has a ``conn`` only while that knows something.
     """
 
+    __slots__ = (
+        *_OF_UVICORN,
+        *("_allowance", "_conn", "_early", "_ending_since", "_pinged_at", "_pong_owed_since", "_rest"),
+        *("_turn", "_unfinished", "outgoing"),
+    )
     close_timeout_s = CLOSE_TIMEOUT_S
+    message_bytes_max = CLIENT_FRAME_BYTES_MAX
 
     def __init__(
         self,
@@ -74,20 +73,34 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.conn = Connection(CLIENT_FRAME_BYTES_MAX, self.logger)
+        self._conn: Connection | None = self._connection(CONNECTING)
+        self.frames = cast(Any, ())  # uvicorn's, for messages that we drop
         self.queue = cast(Any, Mailbox())
         self.writable = cast(Any, Flag())
         self.writable.set()
         self.outgoing: Outgoing = cast(Outgoing, None)
-        self._allowance = Allowance(self.loop.time)
+        self._allowance: Allowance | None = None  # of a client that has said something lately
         self._early: bytearray | None = None  # frames that came before our answer to the handshake
         self._rest = _NOTHING  # of a frame too large for one write; nothing may come in between
         self._unfinished = b""  # the character that a frame of the client's text broke off in
         self._pinged_at = 0.0
         self._pong_owed_since: float | None = None
         self._ending_since: float | None = None
-        self._check_at = self.loop.time()
-        self._check_timer: asyncio.TimerHandle | None = None
+        self._turn: int | None = None  # of the rounds, when it is looked at next
+
+    @property
+    def conn(self) -> Connection:
+        """Return the state of the WebSocket, which is begun again where nothing of it had to be kept."""
+        if self._conn is None:
+            self._conn = self._connection(OPEN)
+        return self._conn
+
+    @conn.setter
+    def conn(self, made_by_uvicorn: ServerProtocol) -> None:
+        """Take none but our own."""
+
+    def _connection(self, state: State) -> Connection:
+        return Connection(self.message_bytes_max, self.logger, state)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -112,6 +125,8 @@ class StreamProtocol(WebSocketsSansIOProtocol):
             super().data_received(data[start : start + FEED_BYTES_MAX])
         if self.conn.handshake_exc is not None and not self.handshake_complete:
             self._refuse_handshake()
+        elif self._conn is not None and self._conn.between_messages:
+            self._conn = None
 
     def _keep_early(self, data: bytes) -> None:
         """Keep what a client did not wait with (§4.1): a PONG before our answer would be no HTTP."""
@@ -134,12 +149,18 @@ class StreamProtocol(WebSocketsSansIOProtocol):
             self.handle_close(frame)
         elif self.close_sent:
             return
-        elif not self._allowance.spend():
+        elif not self._spend():
             self._close(1008, "too many frames; this stream does not listen")
         elif frame.opcode is Opcode.PING and not self._rest:
             self.handle_ping()  # within a large frame the PONG waits in the connection's own buffer
         elif frame.opcode in {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}:
             self._drop(frame)
+
+    def _spend(self) -> bool:
+        """Count a frame; tell whether the client may still say something."""
+        if self._allowance is None:
+            self._allowance = Allowance(self.loop.time)
+        return self._allowance.spend()
 
     def _drop(self, frame: Frame) -> None:
         """Forget it; text that is not UTF-8 is refused with the first frame that shows it."""
@@ -178,6 +199,9 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         self._flush()
         self.transport.close()
 
+    def receive(self) -> Coroutine[Any, Any, Any]:
+        return self.queue.get()  # and no more: uvicorn would have to go on reading, where we never stop
+
     # What the application sends
 
     async def send(self, message: Any) -> None:
@@ -188,7 +212,11 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         else:
             await super().send(message)
             if self.handshake_complete:
-                self.request = self.response = cast(Any, None)  # their headers are kept in the scope
+                # An open stream may be so for days: what its request said is the application's to keep.
+                self.request = self.response = self.scope = cast(Any, None)
+                self.server = self.client = None
+                if self._conn is not None and self._conn.between_messages:
+                    self._conn = None
                 early, self._early = self._early, None
                 if early and not self.close_sent:
                     self.data_received(bytes(early))
@@ -231,7 +259,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         self._rest = _NOTHING
 
     def _flush(self) -> None:
-        if output := b"".join(self.conn.data_to_send()):
+        if self._conn is not None and (output := b"".join(self._conn.data_to_send())):
             self.transport.write(output)
 
     # Liveness
@@ -245,15 +273,14 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         if self._ending_since is not None:
             shortest = min(shortest, self.close_timeout_s)
         delay = min(CHECK_INTERVAL_MAX_S, shortest / CHECKS_PER_TIMEOUT)
-        self._stop_checking()
-        self._check_at = next_due(self._check_at, delay, self.loop.time())
-        self._check_timer = self.loop.call_at(self._check_at, self._check)
+        self._turn = rounds().later(self, delay, self._turn)
 
     def _stop_checking(self) -> None:
-        if self._check_timer is not None:
-            self._check_timer.cancel()
+        if self._turn is not None:
+            rounds().leave(self, self._turn)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Give up on a client that takes nothing, or says nothing, or is leaving and does not go."""
         now = self.loop.time()
         moved_at = self.outgoing.moved_at()
         if self.close_sent or self.transport.is_closing():
@@ -266,6 +293,8 @@ class StreamProtocol(WebSocketsSansIOProtocol):
 
     def _check_alive(self, now: float, moved_at: float) -> None:
         """PING every interval; a PONG is owed from when our buffer was empty, or last moved, after it."""
+        if self._allowance is not None and self._allowance.over:
+            self._allowance = None
         if self._pong_owed_since is not None and self.outgoing.unsent():
             self._pong_owed_since = max(self._pong_owed_since, moved_at)
         owed_since = self._pong_owed_since
@@ -273,8 +302,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
             self._close(1011, f"no PONG for {self.ping_timeout:g} s")
         elif self.ping_interval and now - self._pinged_at >= self.ping_interval and self._drained():
             self._pinged_at = now
-            self.conn.send_ping(b"")
-            self._flush()
+            self.transport.write(_PING)
             self._pong_owed_since = owed_since or now
 
     def _drained(self) -> bool:
@@ -307,7 +335,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         self._ending_since = self.loop.time()
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
         # uvicorn closes the socket when the application returns, unless this timer is set.
-        self.close_timer = self.loop.call_later(self.close_timeout_s, self._check)
+        self.close_timer = self.loop.call_later(self.close_timeout_s, self.check)
 
     def _check_ending(self, now: float, moved_at: float) -> None:
         if self._ending_since is None:

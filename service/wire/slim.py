@@ -69,4 +69,9 @@ class Flag:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting = self._waiting or []
         self._waiting.append(future)
-        await future
+        try:
+            await future
+        finally:
+            if future in (waiting := self._waiting or []):  # who waited was cancelled
+                waiting.remove(future)
+                self._waiting = waiting or None

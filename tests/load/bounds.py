@@ -9,7 +9,7 @@ from tests.load.phases import AGAIN, ALL, SLOW, SLOW_BYTES_PER_S, UNLOADED, Foun
 from tests.load.samples import KIB, MIB, Sample
 from tests.load.slope import Slope, slope
 
-IDLE_KIB_MAX = 24  # of a watcher; README: 19
+IDLE_KIB_MAX = 10  # of a watcher; README: 7
 SLOW_KIB_MAX = 384  # of a reader: the stretch it is in, 256 KiB of frames, and 96 KiB under way to the kernel
 SLOW_KERNEL_KIB_MAX = 256
 OTHER_MIB_MAX = 96  # 64 of garbage until it is collected, 8 of the newest events, and what grows once

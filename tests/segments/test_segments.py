@@ -193,9 +193,8 @@ async def test_a_wish_before_it_is_ready_or_for_what_is_not_there_does_no_harm(p
 async def test_it_is_found_again_and_not_sealed_again(path, log):
     await append_run(log, "run/a", [100] * 3_000)
     async with running(path, log) as segments:
-        await sealed(segments, "run/a", 2_048)
+        await until(lambda: segments._shelf.ready and segments._shelf._file.marks().ended.stream == "run/a")
         before = await all_of(segments, "run/a")
-        await until(lambda: segments._shelf._file.marks().ended.stream == "run/a")
     asked: list[str] = []
 
     class Watched:

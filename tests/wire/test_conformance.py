@@ -19,7 +19,7 @@ from service.ops.settings import Settings
 from service.server import listening, server_of
 from service.wire.allowance import CLIENT_FRAME_BYTES_MAX
 from service.wire.frames import text_frame
-from service.wire.protocol import Connection, StreamProtocol
+from service.wire.protocol import StreamProtocol
 from tests.server import ROOT, Server
 
 CONFORMANCE = [f"{chapter}.*" for chapter in (1, 2, 3, 4, 5, 6, 7, 10)]
@@ -33,11 +33,14 @@ ATTEMPTS = 4
 class EchoProtocol(StreamProtocol):
     """Hands on the messages that StreamProtocol drops, of any size and number; all else is as it is."""
 
+    message_bytes_max = 64 * 1024 * 1024
+
     def __init__(self, *args, **options) -> None:
         super().__init__(*args, **options)
-        self.conn = Connection(64 * 1024 * 1024, self.logger)
-        self._allowance = Unlimited()
         self._message: list[bytes] = []
+
+    def _spend(self) -> bool:
+        return True
 
     def _drop(self, frame) -> None:
         super()._drop(frame)
@@ -48,11 +51,6 @@ class EchoProtocol(StreamProtocol):
             self.queue.put_nowait(
                 {"type": "websocket.receive", self.curr_msg_data_type: b"".join(self._message)}
             )
-
-
-class Unlimited:
-    def spend(self) -> bool:
-        return True
 
 
 async def echo(scope, receive, send) -> None:

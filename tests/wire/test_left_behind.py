@@ -10,9 +10,22 @@ import weakref
 import msgspec
 import pytest
 from uvicorn.protocols.utils import ClientDisconnected
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
 
 from service.log.memory import MemoryLog
-from tests.wire.server import Service, read_head, service, upgrade
+from service.wire.connection import Connection
+from service.wire.http_protocol import HttpProtocol
+from tests.wire.server import (
+    Service,
+    client_frame,
+    close_of,
+    frames_of,
+    read_all,
+    read_head,
+    service,
+    upgrade,
+)
 
 PAGE_BYTES = 2**20  # more than any buffer on the way holds
 
@@ -96,3 +109,56 @@ async def test_nothing_is_held_of_the_rows_that_wait_for_a_client():
                 assert log.given < 3_000, "it took everything"
             finally:
                 gc.enable()
+
+
+class WatchedHttpProtocol(HttpProtocol):
+    """Tells whether one is still there that a connection began with."""
+
+    alive = 0
+
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options)
+        WatchedHttpProtocol.alive += 1
+
+    def __del__(self) -> None:
+        WatchedHttpProtocol.alive -= 1
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+async def test_what_read_the_handshake_goes_with_it(loop):
+    with service(loop=loop, http=WatchedHttpProtocol) as running:
+        await running.write_run(1, sealed=False)
+        gc.disable()
+        try:
+            with upgrade(running) as client:
+                read_head(client)
+                assert client.recv(1), "it has parked"
+                assert WatchedHttpProtocol.alive == 0
+        finally:
+            gc.enable()
+
+
+def of_handshakes() -> dict[int, object]:
+    gc.collect()
+    types = Request, Response, Headers, Connection, HttpProtocol
+    return {id(each): each for each in gc.get_objects() if isinstance(each, types)}
+
+
+@pytest.mark.parametrize(
+    "said", [b"", client_frame(1, b"hello") + client_frame(9, b"") + client_frame(10, b"")]
+)
+async def test_an_idle_connection_keeps_nothing_of_its_handshake_and_of_what_was_said(said):
+    with service() as running:
+        await running.write_run(1, sealed=False)
+        before = of_handshakes()
+        with upgrade(running) as client:
+            read_head(client)
+            client.sendall(said)
+            deadline = time.monotonic() + 10
+            while found := of_handshakes().keys() - before.keys():
+                assert time.monotonic() < deadline, found
+                await asyncio.sleep(0.05)
+            (connection,) = running.server.server_state.connections
+            assert vars(connection) == {}
+            client.sendall(client_frame(8, (1000).to_bytes(2, "big")))  # it is still a WebSocket
+            assert close_of(frames_of(read_all(client))) == (1000, "")

@@ -1,6 +1,7 @@
 """The small queue and event that each connection has: what asyncio's own promise must hold of them, too."""
 
 import asyncio
+import gc
 
 from service.wire.slim import Flag, Mailbox
 
@@ -43,6 +44,25 @@ async def test_a_flag_wakes_all_and_lets_nobody_wait_while_it_is_set():
     assert not flag.is_set()
     late = asyncio.create_task(flag.wait())
     await asyncio.sleep(0)
+    assert not late.done()
+    flag.set()
+    await late
+
+
+async def test_a_flag_forgets_who_was_cancelled_and_wakes_who_came_after():
+    flag = Flag()
+    waiting = [asyncio.create_task(flag.wait()) for _ in range(2)]
+    await asyncio.sleep(0)
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    assert not any(isinstance(each, list) for each in gc.get_referents(flag)), "it keeps a list of nobody"
+    woken = asyncio.create_task(flag.wait())
+    await asyncio.sleep(0)
+    flag.set()
+    flag.clear()
+    late = asyncio.create_task(flag.wait())
+    await woken
     assert not late.done()
     flag.set()
     await late

@@ -8,23 +8,24 @@ import uvicorn
 from uvicorn.server import ServerState
 from websockets.server import ServerProtocol
 
-from service.wire.protocol import Connection, HttpProtocol, StreamProtocol
+from service.wire.connection import Connection
+from service.wire.protocol import HttpProtocol, StreamProtocol
 
 METHODS = {
     StreamProtocol: [
         "connection_made", "connection_lost", "data_received", "handle_events", "handle_connect", "handle_ping",
-        "handle_close", "handle_parser_exception", "send", "start_keepalive", "shutdown", "send_500_response",
+        "handle_close", "handle_parser_exception", "receive", "send", "start_keepalive", "shutdown", "send_500_response",
     ],
     HttpProtocol: [
         "connection_made", "connection_lost", "data_received", "handle_websocket_upgrade", "on_message_begin",
         "on_url", "_start_asgi_task", "on_header", "on_headers_complete", "on_message_complete", "send_400_response", "shutdown",
     ],
 }  # fmt: skip
-OURS = {"push", "wake"}  # service/wire/parking.py
+OURS = {"push", "wake", "check"}  # service/wire/parking.py and rounds.py
 ATTRIBUTES = {
     StreamProtocol: [
         "conn", "loop", "logger", "queue", "curr_msg_data_type", "close_sent", "close_timer",
-        "handshake_complete", "initial_response", "disconnected", "writable", "ping_interval", "ping_timeout",
+        "handshake_complete", "server", "client", "initial_response", "disconnected", "writable", "ping_interval", "ping_timeout", "frames",
     ],
     HttpProtocol: ["loop", "cycle", "pipeline", "transport", "parser"],
 }  # fmt: skip
@@ -51,8 +52,16 @@ async def test_every_attribute_exists_in_uvicorn(protocol):
     assert [name for name in ATTRIBUTES[protocol] if name not in vars(made)] == []
 
 
+async def test_every_attribute_has_its_slot():
+    config = uvicorn.Config(lambda scope: None, ws=StreamProtocol, http=HttpProtocol)
+    config.load()
+    made = StreamProtocol(config, ServerState(), {}, _loop=asyncio.get_running_loop())
+    assert vars(made) == {}, "uvicorn has new ones: every connection has a dict again"
+
+
 def test_what_connection_changes_exists_in_websockets():
     base = Connection.__mro__[1]
     assert base is ServerProtocol
-    assert "recv_frame" in dir(base)
-    assert "current_size" in vars(base())
+    assert {"receive_data", "recv_frame", "send_response"} <= set(dir(base))
+    assert {"current_size", "events", "reader", "writes"} <= set(vars(base()))
+    assert "buffer" in vars(base().reader)

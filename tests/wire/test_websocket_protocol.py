@@ -9,7 +9,6 @@ import time
 import pytest
 from websockets.asyncio.client import connect
 
-from service.wire.protocol import next_due
 from tests.wire.server import (
     PREFIX,
     START,
@@ -318,10 +317,3 @@ def heard_and_answered(client: socket.socket) -> tuple[list[tuple[int, bytes]], 
     assert client.recv(1) == b""
     frames = frames_of(data)
     return frames[:-1], close_of(frames)
-
-
-def test_those_who_were_late_together_are_not_looked_at_together_for_ever():
-    again = [next_due(due, 5.0, now=0.4) for due in (0.0, 0.1, 0.2, 0.3)]  # something held them up until 0.4
-    assert again == pytest.approx([5.0, 5.1, 5.2, 5.3])
-    assert next_due(0.0, 5.0, now=60.0) == 60.0, "long overdue: at once"
-    assert next_due(5.0, 0.5, now=1.0) == 1.5, "one that is to be looked at more often has no longer to wait"
