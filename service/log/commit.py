@@ -113,9 +113,9 @@ class Commits:
         store, self._store = self._store, None
         if store is not None:
             try:
-                store.close()
+                store.give_up()
             except sqlite3.Error:
-                pass  # it is given up because it fails
+                pass  # it fails, which is why
 
 
 def _refused(appends: Sequence[Append], error: Exception, *, stored: bool | None) -> list[Staged]:

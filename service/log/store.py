@@ -19,6 +19,7 @@ from migrations.log import log as migrations
 from service.errors import Damaged, LogError, LogUnavailable, WrongExpectedSeq
 from service.log import Appended, NewEvent, Recorded, chain_next, chain_seed
 from service.log.checks import label, row_checksum
+from service.log.wal import flush_names, last_to_close, write_afresh
 
 HEADS_MAX = 20_000  # streams whose last seq and chain head are kept in memory, about 300 bytes each
 BUSY_TIMEOUT_S = 5.0  # how long a foreign connection may hold the file before an append fails
@@ -70,20 +71,6 @@ class Staged(NamedTuple):
     events: Sequence[Recorded]
 
 
-def _flush_names(path: Path) -> None:
-    """Make the name of the WAL certain: SQLite flushes its directory once, and does not heed when that fails.
-
-    Raises LogUnavailable.
-    """
-    directory = os.open(path.absolute().parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    except OSError as error:
-        raise LogUnavailable(f"the log's directory cannot be flushed: {error.strerror}") from error
-    finally:
-        os.close(directory)
-
-
 class Store:
     """The write connection. After any error: close it and open another, which rolls back and settles.
 
@@ -105,26 +92,32 @@ class Store:
             timeout=BUSY_TIMEOUT_S,
             check_same_thread=False,  # opened by the caller's thread, used by the writer's
         )
+        self._path = path
+        self._last: sqlite3.Connection | None = None
         try:
             self._db.execute(f"PRAGMA journal_mode = {journal}")
+            if journal == "WAL":
+                self._last = last_to_close(path)
             self._db.execute(f"PRAGMA synchronous = {'FULL' if journal == 'WAL' else 'OFF'}")
             self._db.execute("PRAGMA wal_autocheckpoint = 0")
             self._db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
             _migrate(self._db)
             self.settle()
-            _flush_names(path)
+            flush_names(path)
             self._load()
         except BaseException:
-            self._db.close()
+            self.give_up()
             raise
 
     def settle(self) -> None:
         """Make what the file shows certain: nothing of it can be lost, nothing else can reappear.
 
         A commit that failed may have left frames in the WAL that only a recovery would see, and frames
-        that a failed fsync has dropped from the disk alone. The checkpoint writes afresh whatever is
-        visible, and the commit after it gives the WAL a new salt, which ends whatever is not.
+        that a failed fsync has dropped from the disk alone. Whatever is visible is written afresh, there and,
+        by the checkpoint, into the file; the commit after it gives the WAL a new salt, which ends whatever
+        is not.
         """
+        write_afresh(self._path)
         busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise LogUnavailable("another process reads the log's file")
@@ -186,7 +179,15 @@ class Store:
 
     def close(self) -> None:
         """Release the file; the last connection to close empties the WAL."""
+        if self._last is not None:
+            self._last.close()
         self._db.close()
+
+    def give_up(self) -> None:
+        """Release the file after an error, and leave the WAL as it is: it may not be what it seems."""
+        self._db.close()
+        if self._last is not None:
+            self._last.close()
 
     def _load(self) -> None:
         self._heads: OrderedDict[str, Head] = OrderedDict()

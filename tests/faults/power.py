@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent.parent.parent
 DB, ACKS = "tailrace.db", "acks"
 LIVES = 5  # of the process, in turn ended in order and killed
 APPENDS = 60  # of one life
+SOON = 250  # operations
 STATES_PER_HISTORY = 500  # then another one is recorded
 KILLED = {-9, 137}
 # Flushes that the kernel fails, of each thread, in most lives of every second history.
@@ -80,7 +81,14 @@ def states(
 ) -> Iterator[tuple[int, dict[str, bytes], Told]]:
     """Yield ``count`` times: after which operation power was lost, what was left, what had been acknowledged."""
     chance = random.Random(seed)
-    moments = sorted(chance.randint(0, len(history)) for _ in range(count))
+    # A flush that fails leaves most to go wrong: half of the moments come soon after one, if there is any.
+    failed = [number for number, each in enumerate(history) if getattr(each, "failed", False)]
+    soon = [
+        min(chance.choice(failed) + chance.randint(0, SOON), len(history))
+        for _ in range(count // 2)
+        if failed
+    ]
+    moments = sorted(soon + [chance.randint(0, len(history)) for _ in range(count - len(soon))])
     disk, told, done = Disk(directory), Told(), 0
     for moment in moments:
         for operation in history[done:moment]:

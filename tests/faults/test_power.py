@@ -6,9 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.disk import Disk
-from tests.faults.power import power_losses
-from tests.faults.syscalls import Create, Sync, Truncate, Unlink, Write
+from tests.faults.disk import Disk, File
+from tests.faults.power import ACKS, DB, KILLED, ROOT, power_losses
+from tests.faults.syscalls import (
+    Create,
+    Operation,
+    Sync,
+    Truncate,
+    Unlink,
+    Write,
+    operations,
+    python,
+    run,
+    traced,
+)
 
 STATES = 500
 CONTROL_STATES = 150
@@ -31,6 +42,37 @@ def test_no_power_loss_takes_what_was_acknowledged(in_memory):
 def test_a_log_that_does_not_flush_is_caught(in_memory):
     faults, _ = power_losses(in_memory, seed=1, count=CONTROL_STATES, synchronous="NORMAL")
     assert any("was acknowledged" in fault for fault in faults)
+
+
+def opening_after_kill(directory: Path, *, inject: str | None) -> tuple[bytes, list[Operation]]:
+    """Kill a writer, open what it left, and return the WAL that it left and what the opening did."""
+    directory.mkdir()
+    trace = directory.with_suffix(".trace")
+    words = ["-m", "tests.faults.appender", str(directory / DB), str(directory / ACKS), "--end", "kill"]
+    run(python(*words, "--appends", "40"), codes=KILLED, cwd=ROOT)
+    wal = (directory / f"{DB}-wal").read_bytes()
+    run(traced(python(*words, "--appends", "0"), trace, inject=inject), codes={*KILLED, 3}, cwd=ROOT)
+    return wal, list(operations(trace, directory))
+
+
+@needs_strace
+def test_what_the_wal_shows_is_written_again_before_any_of_it_is_copied(in_memory):
+    wal, done = opening_after_kill(in_memory / "d", inject=None)
+    copied = next(n for n, each in enumerate(done) if isinstance(each, Write) and each.path.name == DB)
+    disk = Disk(in_memory / "d")
+    disk.durable_names = disk.names = {f"{DB}-wal": File()}
+    for operation in done[:copied]:
+        if operation.path.name == f"{DB}-wal":
+            disk.do(operation)
+    assert len(wal) > 100_000
+    assert disk.names[f"{DB}-wal"].durable == wal
+
+
+@needs_strace
+def test_nothing_is_copied_from_a_wal_that_cannot_be_flushed(in_memory):
+    _, done = opening_after_kill(in_memory / "d", inject="fdatasync:error=EIO:when=1")
+    assert any(isinstance(each, Sync) and each.failed for each in done)
+    assert not any(isinstance(each, Write) and each.path.name == DB for each in done)
 
 
 def lost(disk: Disk) -> set[tuple[tuple[str, bytes], ...]]:
