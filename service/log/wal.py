@@ -15,7 +15,7 @@ _PIECE_BYTES = 256 * 1024
 
 
 def write_afresh(path: Path) -> None:
-    """Write all that the WAL of the database at ``path`` shows to the disk again, and flush it. Raises OSError.
+    """Write all that the WAL of the database at ``path`` shows again, and flush it. Raises OSError.
 
     What is copied from it into the database can then be copied again after a power loss. Nobody may append
     to it meanwhile; its readers find the same bytes.
