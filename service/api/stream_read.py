@@ -12,7 +12,7 @@ from service.log import Log, Recorded
 from service.segments import Segment, Segments
 from service.wire.stretch import Joined, Rows, Stretch
 
-FIRST_PAGE_EVENTS = 64  # small: the first message should not wait for a page to be framed
+FIRST_PAGE_EVENTS = 16  # small: the first message should not wait for a page to be framed
 PAGE_EVENTS = 500
 Visible = Callable[[str], Awaitable[bool]]
 
@@ -28,7 +28,7 @@ class Reading:
     """
 
     __slots__ = (
-        "_log", "_page_events", "_segments", "after", "control", "hash", "head", "last_seq", "over", "run_id",
+        "_log", "_page_events", "_segments", "after", "control", "hash", "head", "last_seq", "run_id",
         "seal", "status", "stream", "where",
     )  # fmt: skip
 
