@@ -11,10 +11,11 @@ import struct
 import termios
 from collections.abc import Callable
 
-# Together with what one write may add they keep a client's bytes in flight under 256 KiB: the kernel
-# doubles SO_SNDBUF for its own book-keeping and overshoots it by up to one segment.
-KERNEL_BYTES = 80 * 1024
-HIGH_WATER_BYTES = 48 * 1024
+# Together with what one write may leave to the transport they keep a client's bytes in flight under 256 KiB:
+# the kernel doubles SO_SNDBUF for its own book-keeping and overshoots it by up to one segment. Nearly all is
+# the kernel's, which sends from there without us: a full stretch of a replay fits.
+KERNEL_BYTES = 104 * 1024
+HIGH_WATER_BYTES = 0
 PIECE_BYTES_MAX = 48 * 1024
 
 EXTENSION = "tailrace.outgoing"  # in scope["extensions"] of our protocols; the value is an Outgoing
