@@ -29,7 +29,7 @@ from service.log.lock import hold
 from service.log.sqlite import SqliteLog
 from service.ops import diagnostics
 from service.ops.families import Engine
-from service.ops.garbage import Collector
+from service.ops.garbage import Collector, keep_freed_memory
 from service.ops.meters import Meters
 from service.ops.settings import Settings, unknown_names
 from service.projection import Projections
@@ -94,6 +94,7 @@ def serve(settings: Settings) -> int:
     diagnostics.configure(settings.diagnostics, settings.diagnostics_level, secrets=secrets)
     for name, meant in unknown_names(os.environ):
         _diagnostics.warning("unknown setting", name=name, meant=meant)
+    keep_freed_memory()
     try:
         check_certificate(settings)
         with (

@@ -171,17 +171,12 @@ class StreamEndpoint:
         visible = None if reader.grant.sees_all else partial(self.may_see, reader.grant)
         return await open_reading(self.log, reader.run_id, query, self.segments, visible=visible)
 
-    async def _opening(self, scope: Scope, reader: Reader) -> Opening:
-        """Return what opens the reading; that has been done unless the run may take its time."""
+    async def _opening(self, scope: Scope, reader: Reader) -> Reading | Opening:
+        """Return the reading, or what opens it if the run may take its time."""
         query = self._query(scope, reader)
         if query.wait_s and not await self._is_there(reader):
             return partial(self._opened, reader, query)
-        reading = await self._opened(reader, query)
-
-        async def opened() -> Reading:
-            return reading
-
-        return opened
+        return await self._opened(reader, query)
 
     async def _is_there(self, reader: Reader) -> bool:
         head = await self.log.wait(f"run/{reader.run_id}", after=-2)

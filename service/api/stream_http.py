@@ -91,12 +91,12 @@ class Body:
 
 async def _begin(narrator: Narrator) -> tuple[list[Part], bool]:
     """Return what comes first, and whether there is an event to send, or one may come."""
-    first = []
+    first, over = [], False
     while (part := await narrator.next()) is not None:
         first.append(part)
-        if part.events or not narrator.reading.over:
+        if part.events or not (over := over or await narrator.reading.over()):
             return first, True
-    return first, not narrator.reading.over
+    return first, narrator.reading.seal is None
 
 
 async def _send_all(

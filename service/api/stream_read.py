@@ -12,7 +12,7 @@ from service.log import Log, Recorded
 from service.segments import Segment, Segments
 from service.wire.stretch import Joined, Rows, Stretch
 
-FIRST_PAGE_EVENTS = 64  # small: the first message should not wait for a page to be framed
+FIRST_PAGE_EVENTS = 16  # small: the first message should not wait for a page to be framed
 PAGE_EVENTS = 500
 Visible = Callable[[str], Awaitable[bool]]
 
@@ -23,13 +23,12 @@ class Reading:
     """A run's events that pass a filter, stretch by stretch, from a cursor to the seal.
 
     ``after``: the last seq that was read; whoever gets events in another way moves it on. ``head``: the
-    run's last when the reading was opened; ``over``: it was finished then. ``seal`` and ``hash`` (the
-    chain's head behind it): how the run ended, once the reading has come there. ``control``: the client
-    wants to be told all this.
+    run's last when the reading was opened. ``seal`` and ``hash`` (the chain's head behind it): how the run
+    ended, once the reading has come there. ``control``: the client wants to be told all this.
     """
 
     __slots__ = (
-        "_log", "_page_events", "_segments", "after", "control", "hash", "head", "last_seq", "over", "run_id",
+        "_log", "_page_events", "_segments", "after", "control", "hash", "head", "last_seq", "run_id",
         "seal", "status", "stream", "where",
     )  # fmt: skip
 
@@ -41,7 +40,6 @@ class Reading:
         self.where = query.where
         self.after = after
         self.head = head
-        self.over = False
         self.status: Literal["queued", "running"] | RunStatus = "running" if head > 0 else "queued"
         self.last_seq = head
         self.seal: RunComplete | None = None
@@ -88,6 +86,28 @@ class Reading:
     def sends_seal(self) -> bool:
         """Tell whether the seal is among the events that are sent."""
         return RunComplete.type in self.where.types and self.where.step_id is None
+
+    async def over(self) -> bool:
+        """Tell whether the run was finished when the reading was opened. Raises LogUnavailable."""
+        return await self._seal_at_head() is not None
+
+    async def look_ahead(self) -> None:
+        """Learn how the run stood then. Raises Damaged if its last event is, and the next; LogUnavailable."""
+        last = await self._seal_at_head()
+        if last is not None:
+            seal = seal_of(last)
+            self.status, self.last_seq = seal.status, seal.last_seq
+            if self.after == self.head:  # behind it nothing follows that the reading could come to
+                self.seal, self.hash = seal, last.chain
+
+    async def _seal_at_head(self) -> Recorded | None:
+        try:
+            (last,) = await self._log.read(self.stream, after=self.head - 1, limit=1)
+        except Damaged:
+            if self.after == self.head:
+                raise
+            return None  # what comes before it can still be delivered
+        return last if last.type == RunComplete.type else None
 
     def _passing(self, page: Sequence[Recorded]) -> Sequence[Recorded]:
         last = page[-1]
@@ -153,17 +173,8 @@ async def open_reading(
         )  # fmt: skip
     after = await _start(log, stream, head, query.after, query.where)
     reading = Reading(log, segments, run_id, after, head, query)
-    try:
-        (last,) = await log.read(stream, after=head - 1, limit=1)
-    except Damaged:
-        if after == head:
-            raise
-        return reading  # what comes before it can still be delivered
-    if last.type == RunComplete.type:
-        seal = seal_of(last)
-        reading.over, reading.status, reading.last_seq = True, seal.status, seal.last_seq
-        if after == head:  # behind it nothing follows that the reading could come to
-            reading.seal, reading.hash = seal, last.chain
+    if query.control or after == head:  # else it shows in time, and the first message does not wait for it
+        await reading.look_ahead()
     return reading
 
 

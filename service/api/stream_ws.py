@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum
 from typing import Any
 
@@ -14,14 +14,14 @@ from service.api.patience import SHUTTING_DOWN
 from service.api.problems import problem_of
 from service.api.race import first_of
 from service.api.readers import Reader
-from service.api.stream_control import Message, Narrator, Part
+from service.api.stream_control import Narrator, Part
 from service.api.stream_live import LiveRuns, Watcher
 from service.api.stream_meter import LEFT
 from service.api.stream_read import Reading
 from service.errors import Damaged, LogUnavailable, TailraceError
 from service.wire.allowance import CLIENT_FRAME_BYTES_MAX, Allowance
 from service.wire.frames import text_frame
-from service.wire.outgoing import EXTENSION
+from service.wire.outgoing import EXTENSION, PIECE_BYTES_MAX
 from service.wire.parking import PARKING, WOKEN, Parking
 
 Opening = Callable[[], Awaitable[Reading]]
@@ -39,17 +39,18 @@ class Close(Struct, frozen=True):
 
 
 class Now(Enum):
-    """Where a client stands whose connection is not to be closed: it has read everything, or left."""
+    """Where a client stands whose connection is not to be closed: it reads, has read everything, or left."""
 
-    LIVE = 1
-    LEFT = 2
+    BEHIND = 1
+    LIVE = 2
+    LEFT = 3
 
 
 async def stream_over_websocket(
     scope: Scope,
     receive: Receive,
     send: Send,
-    opening: Opening,
+    opening: Reading | Opening,
     *,
     live: LiveRuns,
     reader: Reader,
@@ -57,19 +58,20 @@ async def stream_over_websocket(
 ) -> str:
     """Accept, send what the reading yields, and close; returns the close code, or LEFT.
 
-    ``opening`` returns the reading, in its own time; what it raises becomes a close. ``reader`` says when
-    to stop before the end. ``scope`` is left with little in it.
+    ``opening``: the reading, or what returns it in its own time; what that raises becomes a close. ``reader``
+    says when to stop before the end. ``scope`` is left with little in it.
     """
     await receive()  # websocket.connect
-    await _accept(scope, send)
     sender = Sender(send, opening, live, stall_timeout_s, _extension(scope, PARKING), reader)
     if (outgoing := _extension(scope, EXTENSION)) is not None:
         outgoing.stall_timeout_s = stall_timeout_s
         outgoing.stall_reason = sender.stall_reason
     del opening, outgoing  # as the rest of the request: all this would be held for each watcher, for hours
+    now = await sender.begin()
+    await _accept(scope, send, sender)
     forget_request(scope)
-    while True:
-        now: Close | Now = await first_of(_listen(receive), sender.catch_up(), _stopped(reader, sender))
+    while now is Now.BEHIND:
+        now = await first_of(_listen(receive), sender.catch_up(), _stopped(reader, sender))
         if now is Now.LIVE and reader.stop.is_set():
             now = await _stopped(reader, sender)
         if now is not Now.LIVE:
@@ -81,15 +83,17 @@ async def stream_over_websocket(
                 sender.unpark()
             if message["type"] != WOKEN:
                 return LEFT
+        now = Now.BEHIND
     if not isinstance(now, Close):
         return LEFT
     await send({"type": "websocket.close", "code": now.code, "reason": now.reason})
     return str(now.code)
 
 
-async def _accept(scope: Scope, send: Send) -> None:
+async def _accept(scope: Scope, send: Send, sender: "Sender") -> None:
     offered = scope.get("subprotocols") or ()
-    await send({"type": "websocket.accept", "subprotocol": PROTOCOL if PROTOCOL in offered else None})
+    answer = {"type": "websocket.accept", "subprotocol": PROTOCOL if PROTOCOL in offered else None}
+    await send(answer | sender.first())
 
 
 def _extension(scope: Scope, name: str) -> Any:
@@ -104,7 +108,8 @@ class Sender:
     """
 
     __slots__ = (
-        "_live", "_narrator", "_opening", "_reader", "_send", "_stall_timeout_s", "reading", "watcher",
+        "_live", "_narrator", "_opening", "_reader", "_rest", "_send", "_stall_timeout_s", "reading",
+        "watcher",
     )  # fmt: skip
 
     reading: Reading
@@ -112,7 +117,7 @@ class Sender:
     def __init__(
         self,
         send: Send,
-        opening: Opening,
+        opening: Reading | Opening,
         live: LiveRuns,
         stall_timeout_s: float,
         parking: Parking | None,
@@ -120,7 +125,8 @@ class Sender:
     ) -> None:
         self.watcher = Watcher(-1, parking)
         self._narrator: Narrator | None = None
-        self._opening: Opening | None = opening
+        self._opening: Reading | Opening | None = opening
+        self._rest: Rest | None = None
         self._live = live
         self._send = send
         self._stall_timeout_s = stall_timeout_s
@@ -149,10 +155,24 @@ class Sender:
         self._live.leave(self.watcher)
         self._narrator.moved_to(self.watcher.after)
 
+    async def begin(self) -> Close | Now:
+        """Read what comes first, if the reading is there already; return how to close if that cannot be."""
+        return await self._told(self._begin())
+
+    def first(self) -> dict[str, bytes | memoryview]:
+        """Return what our answer takes along, so that it travels in the same write."""
+        if self._rest is None or len(self._rest.texts[0][0]) > PIECE_BYTES_MAX:
+            return {}
+        frames, self.watcher.after = self._rest.texts.popleft()
+        return {"preframed": frames}
+
     async def catch_up(self) -> Close | Now:
         """Send what there is; return how to close, or LIVE when others can go on for the client from here."""
+        return await self._told(self._catch_up())
+
+    async def _told(self, sending: Coroutine[Any, Any, Close | Now]) -> Close | Now:
         try:
-            return await self._catch_up()
+            return await sending
         except TimeoutError:
             return Close(4408, self.stall_reason())
         except OSError:
@@ -163,21 +183,25 @@ class Sender:
             _diagnostics.exception("stream failed", after=self.watcher.after)
             return Close(1011, f"something went wrong on our side; {self.resume()}")
 
+    async def _begin(self) -> Close | Now:
+        if self.watcher.parking is not None and isinstance(self._opening, Reading):
+            part = await self._open(self._opening).next()
+            if part is not None and (part.events or part.said):
+                self._rest = Rest(part, self.watcher.after)
+        return Now.BEHIND
+
     async def _catch_up(self) -> Close | Now:
         if self._opening is not None:
-            self.reading = await self._opening()
-            self._opening = None
-            self.watcher.after = self.reading.after
-            self._reader.begins(self.watcher, self.reading.head)
-            self._narrator = Narrator(self.reading)
+            self._open(self._opening if isinstance(self._opening, Reading) else await self._opening())
         assert self._narrator is not None
         reading, parking = self.reading, self.watcher.parking
         while True:
+            if parking is not None and self._rest is not None:
+                await self._send_frames(parking, self._rest)
+                self._rest = None
             part = await self._narrator.next()
             if part is not None and parking is not None:
-                texts, events = deque(part.events.text_frames()), len(part.events)
-                said, part = part.said, None  # who is slow keeps no rows, which weigh twice what they hold
-                await self._send_frames(parking, said, texts, events)
+                self._rest, part = Rest(part, self.watcher.after), None
             elif part is not None:
                 await self._send_texts(part)
             elif reading.seal is not None:
@@ -188,23 +212,22 @@ class Sender:
             else:
                 await reading.more()
 
-    async def _send_frames(
-        self,
-        parking: Parking,
-        said: Sequence[Message],
-        texts: deque[tuple[bytes | memoryview, int]],
-        events: int,
-    ) -> None:
-        size = 0
-        if said:
-            joined = b"".join([text_frame(message.data) for message in said])
-            await self._send({"type": "websocket.send", "preframed": joined})
-        while texts:
-            frames, self.watcher.after = texts.popleft()
-            if not parking.push(frames):
+    def _open(self, reading: Reading) -> Narrator:
+        self.reading = reading
+        self._opening = None
+        self.watcher.after = reading.after
+        self._reader.begins(self.watcher, reading.head)
+        self._narrator = Narrator(reading)
+        return self._narrator
+
+    async def _send_frames(self, parking: Parking, rest: "Rest") -> None:
+        while rest.texts:
+            for _ in range(parking.push_all([frames for frames, _ in rest.texts])):
+                _, self.watcher.after = rest.texts.popleft()
+            if rest.texts:
+                frames, self.watcher.after = rest.texts.popleft()
                 await self._send({"type": "websocket.send", "preframed": frames})
-            size += len(frames)
-        self._live.meter.delivered(events=events, size=size)
+        self._live.meter.delivered(events=rest.events, size=rest.size)
 
     async def _send_texts(self, part: Part) -> None:
         for message in part.said:
@@ -227,6 +250,22 @@ class Sender:
             case _:
                 problem = problem_of(error)
                 return Close(problem.close_code, problem.reason())
+
+
+class Rest:
+    """What has still to be sent of a part: ready frames, as rows weigh twice that, and a reader may be slow.
+
+    ``after``: behind which seq the part begins. ``events`` and ``size`` are of all its events.
+    """
+
+    __slots__ = ("events", "size", "texts")
+
+    def __init__(self, part: Part, after: int) -> None:
+        self.texts = deque(part.events.text_frames())
+        self.events = len(part.events)
+        self.size = sum([len(frames) for frames, _ in self.texts])
+        if part.said:
+            self.texts.appendleft((b"".join([text_frame(message.data) for message in part.said]), after))
 
 
 async def _listen(receive: Receive) -> Close | Now:

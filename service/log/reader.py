@@ -38,11 +38,14 @@ ENDS = (
     "SELECT id, last_seq, last_position, (SELECT position FROM placed), events.seq IS NULL FROM streams"
     " LEFT JOIN events ON position = last_position AND stream = id AND seq = last_seq WHERE name = ?"
 )
+# The last event of a stream is at hand, without the look at each: whoever comes to a run asks for it.
+LAST = "SELECT position, stream, seq, type, crc, data, chain FROM events WHERE position = ?"
 # Where a stream's row does not lead to its last event, one of the two is damaged: what is there counts, too.
 LAST_FOUND = (
     "SELECT max(coalesce((SELECT max(seq) FROM places WHERE stream = ?1), -1),"
     " coalesce((SELECT max(seq) FROM events WHERE position > ?2 AND stream = ?1), -1))"
 )
+Ends = tuple[int, int, int, int, int]  # number, last seq and position, `placed`, whether it is damaged
 COUNT_HIDDEN = "SELECT count(*) FROM events WHERE position > ? AND stream = ?"
 
 # One bounded scan per type: `type IN (…) ORDER BY position` would sort everything that is left of the log.
@@ -104,7 +107,7 @@ class Reader:
     def last_seq(self, stream: str, *, upto: int) -> int:
         """Return the stream's last seq, -1 when it is unknown. Raises LogUnavailable."""
         try:
-            number, last_seq, last_position, _ = self._ends(stream, upto) or (0, -1, 0, 0)
+            number, last_seq, last_position, _, _ = self._ends(stream, upto) or (0, -1, 0, 0, 0)
             if last_position > upto:
                 (hidden,) = self._connection().execute(COUNT_HIDDEN, (upto, number)).fetchone()
                 last_seq -= hidden
@@ -118,27 +121,28 @@ class Reader:
             self._db.close()
             self._db = None
 
-    def _ends(self, stream: str, upto: int) -> tuple[int, int, int, int] | None:
-        row = self._connection().execute(ENDS, (stream,)).fetchone()
-        if row is None:
-            return None
-        number, last_seq, last_position, placed, damaged = row
-        if damaged:
-            found = self._connection().execute(LAST_FOUND, (number, placed)).fetchone()
-            last_seq, last_position = max(last_seq, *found), upto
-        return number, last_seq, last_position, placed
+    def _ends(self, stream: str, upto: int) -> Ends | None:
+        row: Ends | None = self._connection().execute(ENDS, (stream,)).fetchone()
+        if row is None or not row[-1]:
+            return row
+        number, last_seq, _, placed, damaged = row
+        found = self._connection().execute(LAST_FOUND, (number, placed)).fetchone()
+        return number, max(last_seq, *found), upto, placed, damaged
 
     def _collect_stream(
         self,
         stream: str,
-        ends: tuple[int, int, int, int],
+        ends: Ends,
         *,
         after: int,
         limit: int,
         upto: int,
         found: list[Recorded],
     ) -> None:
-        number, _, last_position, placed = ends
+        number, last_seq, last_position, placed, damaged = ends
+        if after == last_seq - 1 and last_position <= upto and not damaged:
+            self._collect(LAST, (last_position,), found, stream=stream, after=after)
+            return
         room = self._collect(PAGE, (number, after, upto, limit), found, stream=stream, after=after)
         if room and len(found) < limit and last_position > placed:
             rest = (placed, upto, number, after + len(found), limit - len(found))

@@ -92,17 +92,22 @@ class SqliteLog:
         return page
 
     async def wait(self, stream: str | None, *, after: int, types: Collection[str] | None = None) -> int:
-        """Sleep, or when there is something already, only let the others have a turn."""
+        """Sleep, or when there is something already, only let the others have a turn.
+
+        A look at the head of a stream (``after=-2``) is no wait, and takes no turn.
+        """
         if stream is None:
             if self._tail.last_position(types) <= after:
                 await self._tail.sleepers.sleep_all(types)
             else:
                 await asyncio.sleep(0)
             return self._tail.position
-        if self._last_seq(stream) <= after:
-            await self._tail.sleepers.sleep(stream)
-        else:
-            await asyncio.sleep(0)
+        last_seq = self._last_seq(stream)
+        if last_seq > after:
+            if after > -2:
+                await asyncio.sleep(0)
+            return last_seq
+        await self._tail.sleepers.sleep(stream)
         return self._last_seq(stream)
 
     async def close(self) -> None:

@@ -24,6 +24,12 @@ QUIET_CORES = 0.05
 # What has gone leaves cycles behind without growing: so after some work a quiet second is used as well.
 WORK_S = 10.0
 
+# Freed memory that is kept for what comes next: to get it again from the machine, page by page, takes longer
+# than to read a segment into it. A quiet second gives it back.
+FREE_BYTES_KEPT = 8 * 1024 * 1024
+LARGE_BYTES = 1024 * 1024  # from here on each block comes from the machine, and goes back to it at once
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
+
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -81,6 +87,14 @@ class Collector:
             self._trim()
         self._bytes = self._resident_bytes()
         self._collected_s = self._cpu_s()
+
+
+def keep_freed_memory() -> None:
+    """Keep FREE_BYTES_KEPT of what is freed for what comes next, where glibc has a say in that."""
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(_TRIM_THRESHOLD, FREE_BYTES_KEPT)
+        set_option(_MMAP_THRESHOLD, LARGE_BYTES)
 
 
 def _trim() -> None:

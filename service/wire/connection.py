@@ -16,11 +16,13 @@ class Connection(ServerProtocol):
     """A client's WebSocket, without extensions: a compressed frame could not be joined with stored bytes.
 
     ``between_messages``: it is open, and nothing but whole messages has come and gone, so that a new one in
-    the state OPEN goes on just the same.
+    the state OPEN goes on just the same. ``first``: ready frames that follow the answer to the handshake in
+    the same write.
     """
 
     def __init__(self, message_bytes_max: int, logger: LoggerLike, state: State) -> None:
         self._between_frames = state is OPEN
+        self.first: bytes | memoryview = b""
         super().__init__(max_size=message_bytes_max, logger=logger, state=state)
 
     @property
@@ -30,6 +32,9 @@ class Connection(ServerProtocol):
 
     def send_response(self, response: Response) -> None:
         super().send_response(response)
+        if self.first:
+            self.writes.append(bytes(self.first))
+            self.first = b""
         self._between_frames = not self.reader.buffer
 
     def receive_data(self, data: bytes | bytearray) -> None:

@@ -11,10 +11,11 @@ import struct
 import termios
 from collections.abc import Callable
 
-# Together with what one write may add they keep a client's bytes in flight under 256 KiB: the kernel
-# doubles SO_SNDBUF for its own book-keeping and overshoots it by up to one segment.
-KERNEL_BYTES = 80 * 1024
-HIGH_WATER_BYTES = 48 * 1024
+# Together with what one write may leave to the transport they keep a client's bytes in flight under 256 KiB:
+# the kernel doubles SO_SNDBUF for its own book-keeping and overshoots it by up to one segment. Nearly all is
+# the kernel's, which sends from there without us: a full stretch of a replay fits.
+KERNEL_BYTES = 104 * 1024
+HIGH_WATER_BYTES = 0
 PIECE_BYTES_MAX = 48 * 1024
 
 EXTENSION = "tailrace.outgoing"  # in scope["extensions"] of our protocols; the value is an Outgoing
@@ -52,8 +53,8 @@ class Outgoing:
         if self._socket is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
 
-    def write_now(self, data: bytes | memoryview) -> int:
-        """Give the kernel what it takes of ``data`` and return how much; 0 while other bytes wait before it.
+    def write_now(self, *texts: bytes | memoryview) -> int:
+        """Give the kernel what it takes of ``texts`` and return how much; 0 while others wait before them.
 
         The transport would only send it at the end of the loop's turn. It must not be closing: its descriptor
         may be somebody else's already.
@@ -61,7 +62,7 @@ class Outgoing:
         if self._descriptor < 0 or self.transport.get_write_buffer_size():
             return 0
         try:
-            return os.write(self._descriptor, data)
+            return os.writev(self._descriptor, texts)
         except OSError:  # full; anything else the transport meets as well, and knows whom to tell
             return 0
 

@@ -3,6 +3,7 @@
 An application that has nothing to do waits in ``receive``, which costs no task, and is woken from there.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 PARKING = "tailrace.parking"  # in scope["extensions"] of our WebSocket protocol; the value is a Parking
@@ -14,6 +15,10 @@ class Parking(Protocol):
 
     def push(self, frames: bytes | memoryview) -> bool:
         """Write ``frames``, or return False, having written nothing, if the client cannot take them now."""
+        ...
+
+    def push_all(self, texts: Sequence[bytes | memoryview]) -> int:
+        """Write, in one go, as many of the first ``texts`` as the client takes now, and return how many."""
         ...
 
     def wake(self) -> None:

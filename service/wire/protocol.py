@@ -8,7 +8,8 @@ the names): what uvicorn lacks is a write of ready frames, and giving up on a cl
 
 import asyncio
 from codecs import utf_8_decode
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
+from itertools import takewhile
 from typing import Any, cast
 
 from uvicorn.config import Config
@@ -205,11 +206,13 @@ class StreamProtocol(WebSocketsSansIOProtocol):
     # What the application sends
 
     async def send(self, message: Any) -> None:
-        if "preframed" in message:
-            await self._send_frames(message["preframed"])
+        frames = message.get("preframed", b"")
+        if frames and self.handshake_complete:
+            await self._send_frames(frames)
         elif message["type"] == "websocket.close" and self.handshake_complete:
             self._close(message.get("code", 1000), message.get("reason") or "")
         else:
+            self.conn.first = frames
             await super().send(message)
             if self.handshake_complete:
                 # An open stream may be so for days: what its request said is the application's to keep.
@@ -248,6 +251,21 @@ class StreamProtocol(WebSocketsSansIOProtocol):
             return False
         self.transport.write(memoryview(frames)[sent:])
         return True
+
+    def push_all(self, texts: Sequence[bytes | memoryview]) -> int:
+        """Write, in one go, as many of the first ``texts`` as the client takes now, and return how many."""
+        if self._rest or self.close_sent or self.transport.is_closing():
+            return 0
+        if max(map(len, texts)) > PIECE_BYTES_MAX:
+            texts = list(takewhile(lambda text: len(text) <= PIECE_BYTES_MAX, texts))
+        sent = self.outgoing.write_now(*texts)
+        for count, text in enumerate(texts):
+            if sent < len(text):
+                if sent:
+                    self.transport.write(memoryview(text)[sent:])
+                return count + bool(sent)
+            sent -= len(text)
+        return len(texts)
 
     def wake(self) -> None:
         """Give the application, which waits in ``receive``, a message of our own."""

@@ -1,4 +1,9 @@
-"""The ceiling of a replay: ready frames from memory through a bare socket, nothing in between."""
+"""The ceiling of a replay: ready frames from memory through a bare socket, nothing in between.
+
+They are the very bytes that a replay of the same run sends, 42 MB of them and none twice, so they come from
+memory and not from a cache of the processor; one call gives them all to the kernel, which buffers as much as
+it likes (up to 4 MB, where the service keeps to 256 KiB). The client is the one that counts replays.
+"""
 
 import socket
 import threading

@@ -6,6 +6,8 @@ received when its run is over must be the run, once, in order.
 
 import asyncio
 import random
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from service.api.filters import DEFAULT_TYPES, After, EventFilter
@@ -14,8 +16,8 @@ from service.api.problems import Problem
 from service.api.readers import Readers
 from service.api.stream_live import Crowd, LiveRuns, Watcher
 from service.api.stream_query import StreamQuery
-from service.api.stream_read import open_reading
-from service.api.stream_ws import stream_over_websocket
+from service.api.stream_read import Reading, open_reading
+from service.api.stream_ws import Opening, stream_over_websocket
 from service.domain.events import RunComplete, RunStart, StepLog, encode_run_event
 from service.log import NewEvent, Recorded
 from service.log.memory import MemoryLog
@@ -55,7 +57,7 @@ class Connection:
     async def send(self, message: dict[str, Any]) -> None:
         if message["type"] == "websocket.close":
             self.closed = message["code"]
-        if "preframed" not in message:
+        if "preframed" not in message or (self.left and message["type"] == "websocket.accept"):
             return
         while self.full and not self.left:
             await asyncio.sleep(self.chance.random())
@@ -70,6 +72,13 @@ class Connection:
         self.parked_pushes += 1
         self.take(frames)
         return True
+
+    def push_all(self, texts: Sequence[bytes]) -> int:
+        taken = 0
+        while taken < len(texts) and not self.left and not self.full:
+            self.take(texts[taken])
+            taken += 1
+        return taken
 
     def wake(self) -> None:
         self.inbox.put_nowait({"type": WOKEN})
@@ -169,10 +178,12 @@ class Crowds:
                 reader.end(SHUTTING_DOWN)
             if self.chance.random() < 0.1:
                 asyncio.get_running_loop().call_later(self.chance.random() * 8, reader.end, REVOKED)
+            opening: Reading | Opening = partial(open_reading, self.log, "r", query)
+            if self.chance.random() < 0.5:
+                opening = await open_reading(self.log, "r", query)
             serving = asyncio.ensure_future(
                 stream_over_websocket(
-                    connection.scope, connection.receive, connection.send,
-                    lambda: open_reading(self.log, "r", query),
+                    connection.scope, connection.receive, connection.send, opening,
                     live=self.live, reader=reader, stall_timeout_s=60.0,
                 )
             )  # fmt: skip

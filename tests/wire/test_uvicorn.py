@@ -21,7 +21,7 @@ METHODS = {
         "on_url", "_start_asgi_task", "on_header", "on_headers_complete", "on_message_complete", "send_400_response", "shutdown",
     ],
 }  # fmt: skip
-OURS = {"push", "wake", "check"}  # service/wire/parking.py and rounds.py
+OURS = {"push", "push_all", "wake", "check"}  # service/wire/parking.py and rounds.py
 ATTRIBUTES = {
     StreamProtocol: [
         "conn", "loop", "logger", "queue", "curr_msg_data_type", "close_sent", "close_timer",

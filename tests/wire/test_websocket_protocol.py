@@ -120,6 +120,17 @@ def test_a_bad_handshake_is_answered_and_over(running, request_):
     assert answer == b"" or 400 <= int(answer.split()[1]) < 500
 
 
+async def test_the_answer_and_the_first_events_travel_in_one_write(running):
+    await running.write_run(40, run_id="first")
+    with upgrade(running, "first") as client:
+        head, _, frames = client.recv(65_536).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert frames[:1] == b"\x81", "they came later than the answer"
+        frames += read_all(client)
+    stored = await running.stored("first")
+    assert [data for opcode, data in frames_of(frames) if opcode == TEXT] == stored
+
+
 async def test_no_extension_is_negotiated(running):
     await running.write_run(1, run_id="plain")
     headers = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
