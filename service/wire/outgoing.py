@@ -15,7 +15,7 @@ from collections.abc import Callable
 # the kernel doubles SO_SNDBUF for its own book-keeping and overshoots it by up to one segment. Nearly all is
 # the kernel's, which sends from there without us: a full stretch of a replay fits.
 KERNEL_BYTES = 104 * 1024
-HIGH_WATER_BYTES = 0
+HIGH_WATER_BYTES = 1  # with 0, uvloop pauses a TLS connection that has nothing to send, for ever
 PIECE_BYTES_MAX = 48 * 1024
 
 EXTENSION = "tailrace.outgoing"  # in scope["extensions"] of our protocols; the value is an Outgoing
