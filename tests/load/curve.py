@@ -66,13 +66,15 @@ def _panel(
     yield f'<text x="{LEFT}" y="{top - 6}" font-weight="bold">{name}</text>'
     for share, text in marks:
         yield f'<path d="M{LEFT} {y(share)}h{WIDTH}" stroke="#ddd"/><text x="{LEFT - 6}" y="{y(share) + 4}" text-anchor="end">{text}</text>'
-    bottom, place = top + HEIGHT, -100.0
+    bottom, ends = top + HEIGHT, [0.0, 0.0, 0.0]  # of the last text in each of the lines below
     for phase, some in groupby(samples, key=lambda each: each.phase):
         at = x(next(some).at_s)
         yield f'<path d="M{at} {top}V{bottom}" stroke="#999" stroke-dasharray="3 3"/>'
-        if row == 2 and at > place + 20:
-            yield f'<text x="{min(at, LEFT + WIDTH - 90)}" y="{bottom + 14}" fill="#666">{phase}</text>'
-            place = at
+        if row == 2:
+            at = min(at, LEFT + WIDTH - 90)
+            line = next((number for number, end in enumerate(ends) if at > end), 0)
+            yield f'<text x="{at}" y="{bottom + 14 * (line + 1)}" fill="#666">{phase}</text>'
+            ends[line] = at + 8 * len(phase)
     step = ceil(len(samples) / POINTS_MAX)
     points = " ".join(
         f"{x(each.at_s)},{y(share)}" for each, share in list(zip(samples, shares, strict=True))[::step]
