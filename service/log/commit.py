@@ -6,6 +6,7 @@ A failed connection is never used again: after an fsync error the kernel may hav
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,10 +113,8 @@ class Commits:
         self.unavailable = error.reason if isinstance(error, LogUnavailable) else str(error) or repr(error)
         store, self._store = self._store, None
         if store is not None:
-            try:
+            with suppress(sqlite3.Error):  # it fails, which is why it is given up
                 store.give_up()
-            except sqlite3.Error:
-                pass  # it fails, which is why
 
 
 def _refused(appends: Sequence[Append], error: Exception, *, stored: bool | None) -> list[Staged]:

@@ -185,9 +185,11 @@ class Store:
 
     def give_up(self) -> None:
         """Release the file after an error, and leave the WAL as it is: it may not be what it seems."""
-        self._db.close()
-        if self._last is not None:
-            self._last.close()
+        try:
+            self._db.close()
+        finally:
+            if self._last is not None:
+                self._last.close()
 
     def _load(self) -> None:
         self._heads: OrderedDict[str, Head] = OrderedDict()
