@@ -26,6 +26,7 @@ from service.api.stream_meter import LEFT, StreamMeter
 from service.api.stream_query import StreamQuery, header, parse_stream_query
 from service.api.stream_read import Reading, open_reading
 from service.api.stream_ws import Opening, stream_over_websocket
+from service.api.turns import Turns
 from service.errors import Forbidden, NotFound, TailraceError, Throttled
 from service.log import Log
 from service.ops.limits import Rate
@@ -81,6 +82,7 @@ class StreamEndpoint:
         self.keepalive_interval_s = keepalive_interval_s
         self.meter = StreamMeter()
         self.live = LiveRuns(log, self.meter)
+        self.turns = Turns()
         self.readers = Readers()
         self._authentication = authentication
         self.may_see = may_see
@@ -169,7 +171,9 @@ class StreamEndpoint:
 
     async def _opened(self, reader: Reader, query: StreamQuery) -> Reading:
         visible = None if reader.grant.sees_all else partial(self.may_see, reader.grant)
-        return await open_reading(self.log, reader.run_id, query, self.segments, visible=visible)
+        return await open_reading(
+            self.log, reader.run_id, query, self.segments, turns=self.turns, visible=visible
+        )
 
     async def _opening(self, scope: Scope, reader: Reader) -> Reading | Opening:
         """Return the reading, or what opens it if the run may take its time."""

@@ -6,6 +6,7 @@ from typing import Literal
 
 from service.api.filters import After, EventFilter
 from service.api.stream_query import StreamQuery
+from service.api.turns import Turns
 from service.domain.events import RunComplete, RunStatus, decode_event
 from service.errors import Conflict, Damaged, NotFound
 from service.log import Log, Recorded
@@ -14,6 +15,10 @@ from service.wire.stretch import Joined, Rows, Stretch
 
 FIRST_PAGE_EVENTS = 16  # small: the first message should not wait for a page to be framed
 PAGE_EVENTS = 500
+# Of a client that takes its time a page is what it takes in half a second: a thousand of them would else
+# hold a page each, and each page that is read keeps everybody waiting for two milliseconds.
+PAGE_TAKEN_IN_S = 0.5
+SLOW_PAGE_EVENTS = 50
 Visible = Callable[[str], Awaitable[bool]]
 
 LONG_PAST_EVENTS = 1_024  # behind the cursor: rows so far back are worth to be sealed for the next reader
@@ -28,12 +33,19 @@ class Reading:
     """
 
     __slots__ = (
-        "_log", "_page_events", "_segments", "after", "control", "hash", "head", "last_seq", "run_id",
-        "seal", "status", "stream", "where",
+        "_given", "_given_at", "_log", "_segments", "_turns", "after", "control", "hash", "head", "last_seq",
+        "run_id", "seal", "status", "stream", "where",
     )  # fmt: skip
 
     def __init__(
-        self, log: Log, segments: Segments | None, run_id: str, after: int, head: int, query: StreamQuery
+        self,
+        log: Log,
+        segments: Segments | None,
+        turns: Turns,
+        run_id: str,
+        after: int,
+        head: int,
+        query: StreamQuery,
     ) -> None:
         self.run_id = run_id
         self.stream = f"run/{run_id}"
@@ -48,24 +60,37 @@ class Reading:
         self._log = log
         # A segment holds every event of its stretch: of use only to who wants them all.
         self._segments = segments if query.where.every_step_event else None
-        self._page_events = FIRST_PAGE_EVENTS
+        self._turns = turns
+        self._given = 0  # events, the last time, and when
+        self._given_at: float | None = None
 
     async def next(self) -> Stretch | None:
         """Return the next stretch, empty if nothing in it passes; None at the live edge and behind the seal.
 
-        The loop gets a turn before all but the first. Raises Damaged at the first damaged event, after
+        All but the first come in their turn (``Turns``). Raises Damaged at the first damaged event, after
         all before it; LogUnavailable.
         """
         if self.seal is not None:
             return None
-        if self._page_events != FIRST_PAGE_EVENTS:
-            await asyncio.sleep(0)
-            sealed = await self._sealed()
-            if sealed is not None:
-                return sealed
-        page = await self._log.read(self.stream, after=self.after, limit=self._page_events)
-        self._page_events = PAGE_EVENTS
-        return Rows(self._passing(page)) if page else None
+        before, limit = self.after, self._page_events()
+        stretch: Stretch | None = None
+        if self._given_at is not None:
+            await self._turns.next()
+            stretch = await self._sealed()
+        if stretch is None:
+            page = await self._log.read(self.stream, after=self.after, limit=limit)
+            stretch = Rows(self._passing(page)) if page else None
+        self._given, self._given_at = self.after - before, asyncio.get_running_loop().time()
+        return stretch
+
+    def _page_events(self) -> int:
+        """Return how many rows to read for a client that took what it was given in the time that is over."""
+        if self._given_at is None:
+            return FIRST_PAGE_EVENTS
+        took_s = max(asyncio.get_running_loop().time() - self._given_at, 0.001)
+        takes = round(self._given / took_s * PAGE_TAKEN_IN_S)
+        # Not much more than the last time: that one may only have gone into buffers that were empty.
+        return min(max(min(takes, 2 * self._given), SLOW_PAGE_EVENTS), PAGE_EVENTS)
 
     async def _sealed(self) -> Stretch | None:
         """Return the rest of the segment in which the cursor stands, if there is one."""
@@ -157,11 +182,13 @@ async def open_reading(
     query: StreamQuery,
     segments: Segments | None = None,
     *,
+    turns: Turns | None = None,
     visible: Visible | None = None,
 ) -> Reading:
     """Return the reading that ``query`` asks for, once the run exists if that is soon enough for it.
 
     ``visible`` says whether the run, once it is there, is so to who asks; if not, all goes as if it were not.
+    ``turns`` are shared by all who read beside each other.
     Raises NotFound for an unknown run, Conflict for a cursor above the head, Damaged, LogUnavailable.
     """
     stream = f"run/{run_id}"
@@ -172,7 +199,7 @@ async def open_reading(
             runId=run_id, lastSeq=head, after=query.after.seq,
         )  # fmt: skip
     after = await _start(log, stream, head, query.after, query.where)
-    reading = Reading(log, segments, run_id, after, head, query)
+    reading = Reading(log, segments, turns or Turns(), run_id, after, head, query)
     if query.control or after == head:  # else it shows in time, and the first message does not wait for it
         await reading.look_ahead()
     return reading

@@ -146,7 +146,7 @@ class Tail:
         if self._bytes <= self._bytes_max:
             return
         gone = 0
-        while self._bytes > self._bytes_max * 7 // 8:  # a good deal at once: it moves all that is left
+        while self._bytes > self._bytes_max * 63 // 64:  # many at once: it moves all that is left
             events, size = self._appends.popleft()
             self._bytes -= size
             gone += len(events)

@@ -18,6 +18,7 @@ from service.api.stream_live import Crowd, LiveRuns, Watcher
 from service.api.stream_query import StreamQuery
 from service.api.stream_read import Reading, open_reading
 from service.api.stream_ws import Opening, stream_over_websocket
+from service.api.turns import Turns
 from service.domain.events import RunComplete, RunStart, StepLog, encode_run_event
 from service.log import NewEvent, Recorded
 from service.log.memory import MemoryLog
@@ -112,6 +113,7 @@ class Crowds:
 
     async def run(self) -> None:
         self.live = self.live_class(self.log)
+        self.turns = Turns()
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(self.live.run(self.closing))
             async with asyncio.TaskGroup() as everyone:
@@ -178,9 +180,9 @@ class Crowds:
                 reader.end(SHUTTING_DOWN)
             if self.chance.random() < 0.1:
                 asyncio.get_running_loop().call_later(self.chance.random() * 8, reader.end, REVOKED)
-            opening: Reading | Opening = partial(open_reading, self.log, "r", query)
+            opening: Reading | Opening = partial(open_reading, self.log, "r", query, turns=self.turns)
             if self.chance.random() < 0.5:
-                opening = await open_reading(self.log, "r", query)
+                opening = await open_reading(self.log, "r", query, turns=self.turns)
             serving = asyncio.ensure_future(
                 stream_over_websocket(
                     connection.scope, connection.receive, connection.send, opening,

@@ -20,6 +20,7 @@ from service.api import stream_read
 from service.api.filters import After, EventFilter
 from service.api.stream_query import StreamQuery
 from service.api.stream_read import open_reading
+from service.api.turns import Turns
 from service.domain.events import RunComplete, RunStart, StepLog, encode_run_event
 from service.errors import LogUnavailable, WrongExpectedSeq
 from service.log import NewEvent
@@ -44,6 +45,7 @@ SMALL = {
     "service.segments.sealer.CUTTERS_MAX": 1,
     "service.api.stream_read.FIRST_PAGE_EVENTS": 2,
     "service.api.stream_read.PAGE_EVENTS": 3,
+    "service.api.stream_read.SLOW_PAGE_EVENTS": 2,
     "service.api.stream_read.LONG_PAST_EVENTS": 4,
 }
 
@@ -175,6 +177,7 @@ class Sealing:
                     with to.open("r+b") as file:
                         file.truncate(self.chance.randint(0, to.stat().st_size))
         self.log = SimulatedLog(self.disk, self.chance)
+        self.turns = Turns()
         self.segments = Segments.open(
             path, self.log, seal_type=RunComplete.type, now=asyncio.get_running_loop().time,
             cache_bytes_max=self.chance.choice((0, 500, 100_000)),
@@ -253,7 +256,7 @@ class Sealing:
     async def connection(self, run_id: str, got: list[tuple[int, bytes]]) -> bool:
         """Read on from behind what there is; return whether the run's end has come."""
         query = StreamQuery(After(got[-1][0] if got else -1), EventFilter(), wait_s=1_000)
-        reading = await open_reading(self.log, run_id, query, self.segments)
+        reading = await open_reading(self.log, run_id, query, self.segments, turns=self.turns)
         leaves_after = self.chance.choice((1, 2, 5, 1_000))
         while leaves_after:
             stretch = await reading.next()
