@@ -85,6 +85,8 @@ class Store:
         """
         if create:
             _create(path)
+        if journal == "WAL":
+            write_afresh(path)  # first: whichever connection is the last to close may copy what the WAL shows
         self._db = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=rw",
             uri=True,

@@ -9,6 +9,7 @@ import pytest
 
 from service.errors import LogUnavailable, WrongExpectedSeq
 from service.log import commit as commit_module
+from service.log import store as store_module
 from service.log.sqlite import SqliteLog
 from service.log.store import Store
 from tests.log.contract import asleep, new, read_stream, texts
@@ -166,3 +167,19 @@ async def test_an_error_of_ours_ends_one_group_and_not_the_thread(log: SqliteLog
         await log.append("run/\ud800", new("0"), expected_seq=-1)
     assert refused.value.stored is False
     assert (await log.append("run/a", new("1"), expected_seq=0)).seq == 1
+
+
+def test_what_the_wal_shows_is_written_again_before_any_connection_can_copy_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    connect = sqlite3.connect
+
+    def noted(*args: object, **kwargs: object) -> sqlite3.Connection:
+        done.append("connected")
+        return connect(*args, **kwargs)
+
+    monkeypatch.setattr(store_module, "write_afresh", lambda _: done.append("written"))
+    monkeypatch.setattr(sqlite3, "connect", noted)
+    Store(tmp_path / "tailrace.db", create=True).close()
+    assert done[:2] == ["written", "connected"]
