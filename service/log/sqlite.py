@@ -143,10 +143,11 @@ class SqliteLog:
     def _take(self, told: Told[Ticket]) -> None:
         if told.resumed is not None:
             self._tail.reset(told.resumed.position, told.resumed.last_of)
-        for _, (_, events) in told.answers:
-            if events:
-                self._tail.push(events)
-        for (answer, _), (result, _) in told.answers:
+        for _, staged in told.answers:
+            if staged.events:
+                self._tail.push(staged.events)
+        for (answer, _), staged in told.answers:
+            result = staged.answer
             self._room.give()
             if answer.done():
                 continue  # whoever waited has been cancelled; what was stored stays

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from isal.isal_zlib import crc32
+from msgspec import Struct
 from sqlite_utils import Database
 
 from migrations.log import log as migrations
@@ -46,7 +47,7 @@ PLACE = (
 Row = tuple[int, int, int, int, int, bytes, bytes | None]
 
 
-class Head(NamedTuple):
+class Head(Struct, frozen=True, gc=False):
     """Where a stream ends. ``stream`` is its number in the file, ``label`` what its checksums name it by."""
 
     stream: int
@@ -55,7 +56,7 @@ class Head(NamedTuple):
     chain: bytes
 
 
-class Append(NamedTuple):
+class Append(Struct, frozen=True, gc=False):
     """An append that is to be stored; ``size`` is its bytes of data."""
 
     stream: str
@@ -64,7 +65,7 @@ class Append(NamedTuple):
     size: int
 
 
-class Staged(NamedTuple):
+class Staged(Struct, frozen=True):
     """What to answer to an append once its transaction is over, and what it stored."""
 
     answer: Appended | LogError
@@ -102,6 +103,7 @@ class Store:
                 self._last = last_to_close(path)
             self._db.execute(f"PRAGMA synchronous = {'FULL' if journal == 'WAL' else 'OFF'}")
             self._db.execute("PRAGMA wal_autocheckpoint = 0")
+            self._db.execute("PRAGMA temp_store = MEMORY")  # of no file elsewhere, whose disk may be full
             self._db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
             _migrate(self._db)
             self.settle()
@@ -137,21 +139,22 @@ class Store:
         if self._unplaced > UNPLACED_MAX or self._unplaced_bytes > UNPLACED_BYTES_MAX:
             self._place()
         before = self._unplaced_bytes
-        for stream, events, expected_seq, size in appends:
+        for append in appends:
+            stream, events = append.stream, append.events
             try:
                 head = self._head(stream)
             except Damaged as damaged:
                 staged.append(Staged(damaged, ()))
                 continue
-            if head.seq != expected_seq:
-                staged.append(Staged(WrongExpectedSeq(stream, expected_seq, head.seq), ()))
+            if head.seq != append.expected_seq:
+                staged.append(Staged(WrongExpectedSeq(stream, append.expected_seq, head.seq), ()))
                 continue
             recorded = self._rows(stream, head, events, rows)
             last = recorded[-1]
             self._heads[stream] = Head(head.stream, head.label, last.seq, last.chain)
             touched[stream] = (stream, head.stream, last.seq, last.position, last.chain)
             self._unplaced += len(events)
-            self._unplaced_bytes += size
+            self._unplaced_bytes += append.size
             staged.append(Staged(Appended(last.seq, last.position, last.chain), recorded))
         self._insert("INSERT INTO events VALUES ", rows)
         self._insert(
@@ -221,7 +224,7 @@ class Store:
             done += count
 
     def _rows(self, stream: str, head: Head, events: Sequence[NewEvent], rows: list[Row]) -> list[Recorded]:
-        number, name, seq, link = head
+        number, name, seq, link = head.stream, head.label, head.seq, head.chain
         last = seq + len(events)
         recorded = []
         for event in events:

@@ -7,6 +7,8 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Generic, NamedTuple, TypeVar
 
+from msgspec import Struct
+
 from service.log.commit import RETRY_INTERVAL_S, Commits, Resumed
 from service.log.store import Append, Staged, Store
 
@@ -21,7 +23,7 @@ SWITCH_INTERVAL_S = 0.0005  # Python's 5 ms, waited at each of a commit's steps,
 Ticket = TypeVar("Ticket")
 
 
-class Request(NamedTuple, Generic[Ticket]):
+class Request(Struct, Generic[Ticket], frozen=True, gc=False):
     """An append that waits. ``ticket`` is the caller's own and comes back with the answer."""
 
     append: Append
@@ -98,6 +100,16 @@ class Writer(Generic[Ticket]):
             self._waiting += requests
 
     def _next_group(self) -> list[Request[Ticket]]:
+        group = self._waiting
+        if (
+            sum([len(request.append.events) for request in group]) > GROUP_EVENTS_MAX
+            or sum([request.append.size for request in group]) > GROUP_BYTES_MAX
+        ):
+            return self._next_of_too_many()
+        self._waiting = []
+        return group
+
+    def _next_of_too_many(self) -> list[Request[Ticket]]:
         # The oldest, so that none waits for ever; then the small ones, which large ones must not hold up.
         waiting = self._waiting
         order = sorted(
