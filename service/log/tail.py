@@ -96,10 +96,15 @@ class Tail:
         assert events[0].position == self.position + 1
         self.position = events[-1].position
         self._all += events
-        self._streams.setdefault(events[0].stream, []).extend(events)
+        stream = self._streams.get(events[0].stream)
+        if stream is None:
+            self._streams[events[0].stream] = list(events)
+        else:
+            stream += events
+        size = EVENT_BYTES * len(events)
         for event in events:
             self._last_of[event.type] = event.position
-        size = sum([len(event.data) for event in events]) + EVENT_BYTES * len(events)
+            size += len(event.data)
         self._appends.append((events, size))
         self._bytes += size
         self._shrink()
