@@ -42,6 +42,8 @@ class Connection(ServerProtocol):
         super().receive_data(data)
 
     def recv_frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.PING and self.state is not OPEN:
+            return  # the PONG would follow our close, which is the last frame of a connection
         if frame.opcode is Opcode.CLOSE:
             self.current_size = None  # it may come between two fragments (§5.4); websockets answers 1002
         super().recv_frame(frame)

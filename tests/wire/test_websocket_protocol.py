@@ -298,6 +298,15 @@ async def test_a_ping_does_not_land_inside_a_large_frame():
     assert len(frames[0][1]) > 700_000
 
 
+async def test_nothing_follows_our_close_not_even_a_pong(running, client):
+    client.sendall(client_frame(TEXT, b"\xff"))
+    data = b""
+    while not data or frames_of(data)[-1][0] != CLOSE:
+        data += client.recv(1 << 16)
+    client.sendall(client_frame(PING, b"late") + client_frame(CLOSE, data[-2:]))
+    assert client.recv(1 << 16) == b""
+
+
 @pytest.mark.parametrize("announced", [True, False], ids=["closing-set", "uvicorn-alone"])
 async def test_a_shutdown_closes_1012_and_waits_for_nobody(announced):
     with service() as running:
