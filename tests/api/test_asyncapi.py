@@ -15,7 +15,7 @@ from service.api.problems import Problem, problem_of
 from service.errors import Damaged
 from tests.api.test_openapi import wrong
 
-LINES = "for n in $(seq 1 1200); do echo $n; done"
+LINES = "for n in $(seq 1 2400); do echo $n; done"
 
 
 @pytest.fixture(scope="module")
