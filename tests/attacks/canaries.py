@@ -5,6 +5,7 @@ import json
 import random
 import string
 import threading
+import time
 from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +15,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.attacks.watched import attacked, regrets
-from tests.server import Server
+from tests.server import Answer, Server
 
 W = "/api/v2/workflows"
+LISTS_TIMEOUT_S = 60.0
 PIECE = 12  # so many characters of a secret, one behind the other, are a leak
 PYTHON = "import base64, html, json, os, sys, time, urllib.parse; s = os.environ['S']; w = sys.stdout.write\n"
 # What programs do with a secret that they were given in their environment.
@@ -171,15 +173,22 @@ def _answers(server: Server, run_id: str) -> bytes:
         except ConnectionClosed as closed:
             said += str(closed).encode()
     for path in ("", "/steps", "/logs?limit=1000", "/variables", "/events?types=all&limit=1000"):
-        answer = server.get(f"{W}/runs/{run_id}{path}")
-        assert answer.status == 200, answer
-        said += answer.body
+        said += _answer(server, f"{W}/runs/{run_id}{path}").body
     for accept in ("text/event-stream", "application/x-ndjson"):
         said += server.get(f"{W}/runs/{run_id}/stream", accept=accept).body
     return (
         said
         + server.get(f"/api/v2/events?runId={run_id}&include=control", accept="application/x-ndjson").body
     )
+
+
+def _answer(server: Server, path: str) -> Answer:
+    """Return what is answered once the lists have come so far: hundreds of runs at once make them late."""
+    deadline = time.monotonic() + LISTS_TIMEOUT_S
+    while (answer := server.get(path)).status == 503 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert answer.status == 200, answer
+    return answer
 
 
 @contextmanager
