@@ -62,11 +62,13 @@ class Containment:
         if self._door is not None:
             return self._kind
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        with theirs, ExitStack() as undo:
+            undo.callback(ours.close)
             self._guard = subprocess.Popen(  # noqa: S603  our own file
                 [sys.executable, "-I", "-S", str(_GUARD), self._wanted, str(self._files_max)],
                 stdin=theirs.fileno(), stdout=subprocess.DEVNULL, start_new_session=True, env={},
             )  # fmt: skip
+            undo.pop_all()
         ours.settimeout(START_TIMEOUT_S)
         try:
             self._kind = msgspec.convert(ours.recv(_PACKET_BYTES).decode(), Containing)
@@ -125,9 +127,7 @@ class Containment:
     async def _hand_over(self, command: "Contained", request: bytes, stdin: bytes) -> None:
         with ExitStack() as stack:
             stack.callback(command.let_go)
-            fds = [_in_memory(data) for data in (request, stdin)]
-            for fd in fds:
-                stack.callback(os.close, fd)
+            fds = [_in_memory(data, stack) for data in (request, stdin)]
             async with self._sending:
                 assert self._door is not None
                 while not _sent(self._door, [*fds, *command.far_ends]):
@@ -259,10 +259,15 @@ def _sent(door: socket.socket, fds: Sequence[int]) -> bool:
     return True
 
 
-def _in_memory(data: bytes) -> int:
-    """Return a file of ``data``, open at its start: input of any size, and no writer that could block."""
+def _in_memory(data: bytes, stack: ExitStack) -> int:
+    """Return a file of ``data``, open at its start: input of any size, and no writer that could block.
+
+    It is open as long as ``stack``.
+    """
     fd = os.memfd_create("tailrace")
-    with os.fdopen(os.dup(fd), "wb") as file:
-        file.write(data)
+    stack.callback(os.close, fd)
+    left = memoryview(data)
+    while left:
+        left = left[os.write(fd, left) :]
     os.lseek(fd, 0, os.SEEK_SET)
     return fd

@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import count, islice
 from pathlib import Path
 
 import pytest
@@ -265,3 +267,33 @@ async def test_a_namespaced_command_sees_only_itself(mark: str) -> None:
         outcome = await command.run(attempt({"command": "sh", "args": ["-c", f"kill -9 {os.getpid()}"]}))
         assert outcome.document["exitCode"] == 1
     await command.close()
+
+
+async def test_a_command_that_lacks_a_file_descriptor_leaves_none_behind() -> None:
+    containment = Containment()
+    containment.start()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before, ended = open_files(), []
+    try:
+        for free in range(16):
+            unused = (number for number in count() if number not in before)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (next(islice(unused, free, None)), hard))
+            try:
+                command = await containment.run("/bin/true", ["true"], {}, cwd=None, stdin="in")
+            except OSError:
+                ended.append("not started")
+            else:
+                ended.append(f"status {await command.gone()}")
+                await command.end()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert open_files() == before, f"with {free} descriptors"
+    finally:
+        await containment.close()
+    assert ended == sorted(ended)
+    assert set(ended) == {"not started", "status 0"}
+
+
+def open_files() -> set[int]:
+    """Return the numbers of this process's open files."""
+    return {int(file.name) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()}
