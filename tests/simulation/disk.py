@@ -16,7 +16,7 @@ from service.log.room import Room
 from service.log.sqlite import APPENDS_WAITING_MAX, SqliteLog
 from service.log.store import Append, Staged
 from service.log.tail import Tail
-from service.log.writer import Told
+from service.log.writer import Request, Told
 
 
 class Disk:
@@ -66,7 +66,7 @@ class Writer:
         self.unavailable: str | None = None
         self.dead = False
         self.busy = False
-        self.waiting: list[tuple[Append, Any]] = []
+        self.waiting: list[Request[Any]] = []
         self.told = len(disk.events)
 
     def put(self, requests: list[Any]) -> None:
@@ -93,13 +93,13 @@ class Writer:
         count = self.chance.randint(1, len(self.waiting))
         group, self.waiting = self.waiting[:count], self.waiting[count:]
         staged: list[Recorded] = []
-        answers = [(ticket, self.staged(append, staged)) for append, ticket in group]
+        answers = [(request.ticket, self.staged(request.append, staged)) for request in group]
         if self.tell_before_commit:
             self.later(self.tell, answers)
         self.later(self.commit, answers, staged)
 
     def staged(self, append: Append, before: list[Recorded]) -> Staged:
-        stream, events, expected_seq, _ = append
+        stream, events, expected_seq = append.stream, append.events, append.expected_seq
         there = [*self.disk.streams.get(stream, ()), *(event for event in before if event.stream == stream)]
         if len(there) - 1 != expected_seq:
             return Staged(WrongExpectedSeq(stream, expected_seq, len(there) - 1), ())
