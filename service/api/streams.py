@@ -54,8 +54,8 @@ async def list_streams(request: AnyRequest) -> Response[bytes]:
         visible = [reader for reader in visible if reader.grant.name == grant.name]
     if run_id is not None:
         visible = [reader for reader in visible if reader.run_id == run_id]
-    cursor = query.get("cursor", 0)
-    following = list(islice((reader for reader in visible if reader.id > cursor), limit + 1))
+    after = query.get("cursor", 0)
+    following = list(islice((reader for reader in visible if reader.id > after), limit + 1))
     rows = [await _row(context.log, reader) for reader in following[:limit]]
     cursor = rows[-1].id if len(following) > limit else None
     return answer(StreamPage(rows, len(visible), limit, cursor), headers={"cache-control": "no-store"})

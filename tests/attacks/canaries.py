@@ -5,7 +5,6 @@ import json
 import random
 import string
 import threading
-import time
 from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from urllib.parse import quote, quote_plus, unquote
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.attacks.watched import attacked, regrets
+from tests.attacks.watched import attacked, regrets, until
 from tests.server import Answer, Server
 
 W = "/api/v2/workflows"
@@ -184,9 +183,8 @@ def _answers(server: Server, run_id: str) -> bytes:
 
 def _answer(server: Server, path: str) -> Answer:
     """Return what is answered once the lists have come so far: hundreds of runs at once make them late."""
-    deadline = time.monotonic() + LISTS_TIMEOUT_S
-    while (answer := server.get(path)).status == 503 and time.monotonic() < deadline:
-        time.sleep(0.2)
+    until(lambda: server.get(path).status != 503, LISTS_TIMEOUT_S)
+    answer = server.get(path)
     assert answer.status == 200, answer
     return answer
 
