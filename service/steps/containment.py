@@ -8,6 +8,7 @@ import asyncio
 import ctypes
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -26,6 +27,9 @@ START_TIMEOUT_S = 20.0
 DEATH_S = 0.05  # a process's sockets close a moment before it can be known to be dead
 _PACKET_BYTES = 64
 _PR_SET_DUMPABLE = 4
+# A command of root's can do as it likes with its own guard: what that says may be anything.
+_FAILED = re.compile(r"failed (?P<stage>[a-z]+) (?P<number>[0-9]{1,4})")
+_GONE = re.compile(r"gone (?P<status>[0-9]{1,9})")
 _GUARD = Path(__file__).with_name("guard.py")
 
 
@@ -166,24 +170,23 @@ class Contained:
     async def started(self) -> None:
         """Return once the command runs. Raises CannotStart, ConnectionResetError."""
         word = await self._packet()
-        if word.startswith("failed "):
-            _, stage, number = word.split()
-            raise CannotStart(stage, int(number))
+        if failed := _FAILED.fullmatch(word):
+            raise CannotStart(failed["stage"], int(failed["number"]))
         if word != "started":
             raise ConnectionResetError("the guard has ended")
 
     async def gone(self) -> int | None:
         """Return the command's wait status once nothing of it is left.
 
-        None: its guard was killed, and what was left of the command with it.
+        None: its guard was killed, or made to say something else; what is left of the command ends with it.
         """
         while not self._gone:
             word = await self._packet()
             if word == "started":
                 continue
             self._gone = True
-            if word.startswith("gone "):
-                self._status = int(word.split()[1])
+            if gone := _GONE.fullmatch(word):
+                self._status = int(gone["status"])
             self.stdout.finish()
             self.stderr.finish()
         return self._status
@@ -211,7 +214,7 @@ class Contained:
     async def _packet(self) -> str:
         while True:
             try:
-                return self._control.recv(_PACKET_BYTES).decode()
+                return self._control.recv(_PACKET_BYTES).decode(errors="replace")
             except BlockingIOError:
                 await _readable(self._control.fileno())
             except ConnectionResetError:

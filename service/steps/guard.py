@@ -173,7 +173,7 @@ def _guard(kind: str, request_fd: int, stdin: int, stdout: int, stderr: int, con
             _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         with os.fdopen(request_fd, "rb") as file:
             request = json.load(file)
-        report, report_end = os.pipe()
+        report, report_end = _pair()
         command = os.fork()
         if command == 0:
             _become(request, (stdin, stdout, stderr), report_end)
@@ -342,13 +342,19 @@ def _has_children() -> bool:
 
 
 def _child_bell() -> int:
-    """Return a pipe end that becomes readable when a child has ended."""
-    reading, writing = os.pipe()
+    """Return a file that becomes readable when a child has ended."""
+    reading, writing = _pair()
     os.set_blocking(reading, False)
     os.set_blocking(writing, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     return reading
+
+
+def _pair() -> tuple[int, int]:
+    """Return two connected ends. A pipe's could be opened by a command of root's, through /proc/<our pid>/fd."""
+    one, other = socket.socketpair()
+    return one.detach(), other.detach()
 
 
 def _show_own_processes() -> None:

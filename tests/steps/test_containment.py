@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from service.steps.command import Command
-from service.steps.containment import Containment
+from service.steps.containment import Contained, Containment
 from service.steps.guard import LINGER_S, TERM_GRACE_S
 from tests.steps.attempts import Said, attempt
 from tests.steps.conftest import until
@@ -245,6 +245,32 @@ async def test_no_zombie_and_no_open_file_is_left(command: Command) -> None:
 async def test_a_command_holds_no_file_but_its_three(command: Command) -> None:
     outcome = await command.run(attempt({"command": "ls", "args": ["/proc/self/fd"]}))
     assert outcome.document["stdout"].split() == ["0", "1", "2", "3"]  # 3 is the directory being listed
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's commands see the files of their guard")
+async def test_a_command_opens_no_pipe_of_its_guard_and_starter(command: Command) -> None:
+    """What is written into it, the guard would take for its own."""
+    script = (
+        "p=$PPID; for n in 1 2; do [ $p -gt 0 ] || break; for f in /proc/$p/fd/*; do"
+        ' (: 2>/dev/null >>"$f") 2>/dev/null && readlink "$f"; done;'
+        " p=$(sed -n 's/^PPid:.//p' /proc/$p/status); done"
+    )
+    outcome = await command.run(attempt({"command": "sh", "args": ["-c", script]}))
+    assert outcome.document["exitCode"] == 0
+    assert "/dev/null" in outcome.document["stdout"]
+    assert "pipe:" not in outcome.document["stdout"]
+
+
+@pytest.mark.parametrize("word", ["failed ESCAPED-INTO-IT", "failed exec x", "failed", "\udcff", "gone"])
+async def test_a_guard_that_was_made_to_say_something_else_has_ended(word: str) -> None:
+    said = Contained()
+    said._far_control.send(word.encode(errors="surrogateescape"))
+    with pytest.raises(ConnectionResetError):
+        await said.started()
+    said._far_control.send(b"gone 0x1")
+    assert await said.gone() is None
+    said.let_go()
+    said.close()
 
 
 async def test_closing_ends_the_starter() -> None:
