@@ -81,6 +81,7 @@ class Log(Protocol):
     async def read(self, stream: str, *, after: int, limit: int) -> Sequence[Recorded]:
         """Return up to ``limit`` events with seq > ``after``, in order; empty at the end or if unknown.
 
+        A page may be shorter than what is there: only an empty one is the end.
         An event whose crc does not fit ends the page before it; asked for as the first, it raises
         Damaged. Raises LogUnavailable.
         """

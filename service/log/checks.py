@@ -37,5 +37,5 @@ def row_checksum(position: int, stream: int, seq: int, type_: int, crc: int, cha
     ``stream`` and ``type_`` are labels. So damage to a seq, or to the name of a type, is noticed as surely
     as damage to the event itself.
     """
-    place = crc32(_place(position, stream, seq, type_), crc)
-    return place if chain is None else crc32(chain, place)
+    place = _place(position, stream, seq, type_)
+    return crc32(place if chain is None else place + chain, crc)

@@ -14,6 +14,8 @@ from service.errors import LogUnavailable
 from service.log.store import Append, Staged, Store
 
 RETRY_INTERVAL_S = 1.0  # between two attempts to reopen a store that fails
+# Another process holds the file, or a write stopped short: the frame that makes a commit is written last.
+NEVER_STORED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL}
 
 
 class Resumed(NamedTuple):
@@ -86,7 +88,7 @@ class Commits:
             self._store.close()
 
     def _look_for(self, staged: Sequence[Staged], error: Exception) -> bool | None:
-        if _is_full(error):
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in NEVER_STORED:
             return False
         appends = [append.events for append in staged if append.events]
         try:
@@ -120,8 +122,3 @@ class Commits:
 def _refused(appends: Sequence[Append], error: Exception, *, stored: bool | None) -> list[Staged]:
     reason = error.reason if isinstance(error, LogUnavailable) else str(error) or repr(error)
     return [Staged(LogUnavailable(reason, stored=stored), ()) for _ in appends]
-
-
-def _is_full(error: Exception) -> bool:
-    # A write that stopped short: the frame that makes a commit is written last, so it cannot be there.
-    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL

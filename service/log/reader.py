@@ -29,7 +29,8 @@ PAGE_ALL = (
     "SELECT position, stream, seq, type, crc, data, chain FROM events"
     " WHERE position > ? AND position <= ? ORDER BY position LIMIT ?"
 )
-# A stream's newest events are not in `places` yet (migrations/log.py): they are found by looking at each.
+# The newest events are not in `places` and `typed` yet, and their streams' rows do not know of them
+# (migrations/log.py): they are found by looking at each. Whoever has them in a tail asks for none of them.
 UNPLACED = (
     "SELECT position, stream, seq, type, crc, data, chain FROM events"
     " WHERE position > ? AND position <= ? AND stream = ? AND seq > ? ORDER BY seq LIMIT ?"
@@ -46,12 +47,20 @@ LAST_FOUND = (
     " coalesce((SELECT max(seq) FROM events WHERE position > ?2 AND stream = ?1), -1))"
 )
 Ends = tuple[int, int, int, int, int]  # number, last seq and position, `placed`, whether it is damaged
-COUNT_HIDDEN = "SELECT count(*) FROM events WHERE position > ? AND stream = ?"
+END_UNPLACED = (
+    "SELECT seq, position FROM events WHERE position > ? AND position <= ? AND stream = ?"
+    " ORDER BY position DESC LIMIT 1"
+)
+COUNT_HIDDEN = "SELECT count(*) FROM events WHERE position > ? AND position <= ? AND stream = ?"
 
 # One bounded scan per type: `type IN (…) ORDER BY position` would sort everything that is left of the log.
 OF_TYPE = (
-    "SELECT * FROM (SELECT position FROM events WHERE type = ? AND position > ? AND position <= ?"
+    "SELECT * FROM (SELECT position FROM typed WHERE type = ? AND position > ? AND position <= ?"
     " ORDER BY position LIMIT ?)"
+)
+OF_TYPES_UNPLACED = (
+    "SELECT * FROM (SELECT position FROM events WHERE type IN ({})"
+    " AND position > max(?, (SELECT position FROM placed)) AND position <= ? ORDER BY position LIMIT ?)"
 )
 PAGE_OF_TYPES = (
     "SELECT position, stream, seq, type, crc, data, chain FROM events"
@@ -96,8 +105,10 @@ class Reader:
                 self._collect(PAGE_ALL, (after, upto, limit), found)
             else:
                 kinds = self._kinds(types)
-                scans = " UNION ALL ".join([OF_TYPE] * len(kinds))
+                unplaced = OF_TYPES_UNPLACED.format(", ".join("?" * len(kinds)))
+                scans = " UNION ALL ".join([OF_TYPE] * len(kinds) + [unplaced])
                 values = [value for kind in kinds for value in (kind, after, upto, limit)]
+                values += [*kinds, after, upto, limit]
                 self._collect(PAGE_OF_TYPES.format(scans), (*values, limit), found)
         except FAILURES as error:
             if not found:
@@ -107,13 +118,10 @@ class Reader:
     def last_seq(self, stream: str, *, upto: int) -> int:
         """Return the stream's last seq, -1 when it is unknown. Raises LogUnavailable."""
         try:
-            number, last_seq, last_position, _, _ = self._ends(stream, upto) or (0, -1, 0, 0, 0)
-            if last_position > upto:
-                (hidden,) = self._connection().execute(COUNT_HIDDEN, (upto, number)).fetchone()
-                last_seq -= hidden
+            ends = self._ends(stream, upto)
+            return -1 if ends is None else self._last_seq(ends, upto)
         except FAILURES as error:
             raise self._failed(error) from error
-        return int(last_seq)
 
     def close(self) -> None:
         """Release the file."""
@@ -123,11 +131,17 @@ class Reader:
 
     def _ends(self, stream: str, upto: int) -> Ends | None:
         row: Ends | None = self._connection().execute(ENDS, (stream,)).fetchone()
-        if row is None or not row[-1]:
-            return row
+        if row is None:
+            return None
         number, last_seq, _, placed, damaged = row
-        found = self._connection().execute(LAST_FOUND, (number, placed)).fetchone()
-        return number, max(last_seq, *found), upto, placed, damaged
+        if damaged:
+            found = self._connection().execute(LAST_FOUND, (number, placed)).fetchone()
+            return number, max(last_seq, *found), upto, placed, damaged
+        if placed < upto:
+            newer = self._connection().execute(END_UNPLACED, (placed, upto, number)).fetchone()
+            if newer is not None:
+                return number, *newer, placed, damaged
+        return row
 
     def _collect_stream(
         self,
@@ -147,8 +161,15 @@ class Reader:
         if room and len(found) < limit and last_position > placed:
             rest = (placed, upto, number, after + len(found), limit - len(found))
             self._collect(UNPLACED, rest, found, stream=stream, after=after)
-        if not found and last_position <= upto:
+        if not found and after < self._last_seq(ends, upto):
             raise Damaged(stream, after + 1)  # its stream says that it is there
+
+    def _last_seq(self, ends: Ends, upto: int) -> int:
+        number, last_seq, last_position, _, _ = ends
+        if last_position <= upto:
+            return last_seq
+        (hidden,) = self._connection().execute(COUNT_HIDDEN, (upto, last_position, number)).fetchone()
+        return last_seq - int(hidden)
 
     def _collect(
         self,

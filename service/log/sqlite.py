@@ -78,7 +78,7 @@ class SqliteLog:
         """Return a page from the tail, or from the disk (then of 1 MiB at most)."""
         page = self._tail.read(stream, after=after, limit=limit)
         if page is None:
-            page = self._reader.page(stream, after=after, limit=limit, upto=self._tail.position)
+            page = self._reader.page(stream, after=after, limit=limit, upto=self._tail.floor)
         return page
 
     async def read_all(
@@ -87,9 +87,11 @@ class SqliteLog:
         """Return a page from the tail, or from the disk (then of 1 MiB at most)."""
         page = self._tail.read_all(after=after, limit=limit, types=types)
         if page is None:
-            upto = self._tail.position
-            page = self._reader.page_all(after=after, limit=limit, types=types, upto=upto)
-        return page
+            floor = self._tail.floor
+            page = self._reader.page_all(after=after, limit=limit, types=types, upto=floor)
+            if not page:
+                page = self._tail.read_all(after=floor, limit=limit, types=types)
+        return page or ()
 
     async def wait(self, stream: str | None, *, after: int, types: Collection[str] | None = None) -> int:
         """Sleep, or when there is something already, only let the others have a turn.
@@ -123,7 +125,7 @@ class SqliteLog:
     def _last_seq(self, stream: str) -> int:
         last_seq = self._tail.last_seq(stream)
         if last_seq is None:
-            last_seq = self._reader.last_seq(stream, upto=self._tail.position)
+            last_seq = self._reader.last_seq(stream, upto=self._tail.floor)
         return last_seq
 
     def _hand_over(self) -> None:

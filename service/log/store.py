@@ -23,11 +23,14 @@ from service.log.checks import label, row_checksum
 from service.log.wal import flush_names, last_to_close, write_afresh
 
 HEADS_MAX = 20_000  # streams whose last seq and chain head are kept in memory, about 300 bytes each
+HEADS_KEPT = HEADS_MAX * 15 // 16  # when there are more; to let one go, its row has to be up to date
 BUSY_TIMEOUT_S = 5.0  # how long a foreign connection may hold the file before an append fails
-UNPLACED_MAX = 4_000  # events that a stream's reader may have to search for its own
+UNPLACED_MAX = 4_000  # events that are found by looking at each; far less than the tail holds
 UNPLACED_BYTES_MAX = 1024 * 1024
 ROWS_MAX = 512  # of one INSERT
-ROWS_STEP = 16  # so that there are few different statements, and all stay prepared
+ROWS_EXACT = 128  # up to here a statement for each number of rows, then of multiples; all stay prepared
+ROWS_STEP = 64
+STATEMENTS_KEPT = 3 * (ROWS_EXACT + ROWS_MAX // ROWS_STEP)  # prepared; they take 2 MB if ever all are needed
 WAL_BYTES_KEPT = 64 * 1024 * 1024
 
 HEAD = (
@@ -37,11 +40,18 @@ HEAD = (
 
 LAST_POSITION = "SELECT coalesce(max(position), 0) FROM events"
 LAST_POSITION_OF_STREAMS = "SELECT coalesce(max(last_position), 0) FROM streams"
-LAST_OF_TYPES = "SELECT name, (SELECT max(position) FROM events WHERE type = types.id) FROM types"
+LAST_OF_TYPES = "SELECT name, (SELECT max(position) FROM typed WHERE type = types.id) FROM types"
 
+# What follows from the events themselves is written for thousands of them at once: with each commit, it would
+# be more pages than the events are.
+UNPLACED = "FROM events WHERE position > (SELECT position FROM placed)"
+ENDS = f"(SELECT stream, max(seq) AS seq, position, chain {UNPLACED} AND chain IS NOT NULL GROUP BY stream)"
+UPDATE_ENDS = "UPDATE streams SET last_seq = ends.seq, last_position = ends.position, chain = ends.chain"
 PLACE = (
-    "INSERT INTO places SELECT stream, seq, position FROM events"
-    " WHERE position > (SELECT position FROM placed) ORDER BY stream, seq"
+    f"INSERT OR IGNORE INTO places SELECT stream, seq, position {UNPLACED} ORDER BY stream, seq",
+    f"INSERT OR IGNORE INTO typed SELECT type, position {UNPLACED} ORDER BY type, position",
+    f"{UPDATE_ENDS} FROM {ENDS} AS ends WHERE streams.id = ends.stream",
+    "UPDATE placed SET position = max(position, (SELECT coalesce(max(position), 0) FROM events))",
 )
 
 Row = tuple[int, int, int, int, int, bytes, bytes | None]
@@ -93,6 +103,7 @@ class Store:
             uri=True,
             isolation_level=None,
             timeout=BUSY_TIMEOUT_S,
+            cached_statements=STATEMENTS_KEPT,
             check_same_thread=False,  # opened by the caller's thread, used by the writer's
         )
         self._path = path
@@ -128,19 +139,16 @@ class Store:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         self._db.execute(f"PRAGMA user_version = {version}")
 
-    # One transaction: stage, then commit or rollback
+    # One transaction: stage, then commit
 
     def stage(self, appends: Sequence[Append]) -> list[Staged]:
-        """Begin a transaction and insert every append whose expected seq holds."""
-        self._db.execute("BEGIN IMMEDIATE")
-        rows: list[Row] = []
+        """Make ready what ``commit`` will store: every append whose expected seq holds."""
+        events: list[Row] = []
+        new_streams: list[tuple[int, str, int, int, bytes]] = []
         staged = []
-        touched = {}
-        if self._unplaced > UNPLACED_MAX or self._unplaced_bytes > UNPLACED_BYTES_MAX:
-            self._place()
-        before = self._unplaced_bytes
+        size = 0
         for append in appends:
-            stream, events = append.stream, append.events
+            stream = append.stream
             try:
                 head = self._head(stream)
             except Damaged as damaged:
@@ -149,28 +157,39 @@ class Store:
             if head.seq != append.expected_seq:
                 staged.append(Staged(WrongExpectedSeq(stream, append.expected_seq, head.seq), ()))
                 continue
-            recorded = self._rows(stream, head, events, rows)
+            recorded = self._rows(stream, head, append.events, events)
             last = recorded[-1]
             self._heads[stream] = Head(head.stream, head.label, last.seq, last.chain)
-            touched[stream] = (stream, head.stream, last.seq, last.position, last.chain)
-            self._unplaced += len(events)
-            self._unplaced_bytes += append.size
+            if head.seq < 0:
+                new_streams.append((head.stream, stream, last.seq, last.position, last.chain))
+            size += append.size
             staged.append(Staged(Appended(last.seq, last.position, last.chain), recorded))
-        self._insert("INSERT INTO events VALUES ", rows)
-        self._insert(
-            "INSERT INTO streams (name, id, last_seq, last_position, chain) VALUES ",
-            list(touched.values()),
-            " ON CONFLICT (id) DO UPDATE SET last_seq = excluded.last_seq,"
-            " last_position = excluded.last_position, chain = excluded.chain",
-        )
-        self.staged_bytes = self._unplaced_bytes - before
+        self._events, self._new_streams, self.staged_bytes = events, new_streams, size
         return staged
 
     def commit(self) -> None:
-        """Make what is staged durable."""
-        self._db.execute("COMMIT")
-        while len(self._heads) > HEADS_MAX:
-            self._heads.popitem(last=False)
+        """Make what is staged durable: by one statement if that is enough, as each waits for the GIL."""
+        placing = (
+            self._unplaced > UNPLACED_MAX
+            or self._unplaced_bytes > UNPLACED_BYTES_MAX
+            or len(self._heads) > HEADS_MAX
+        )
+        events = self._events
+        alone = not (placing or self._new_streams or self._new_types) and len(events) <= ROWS_EXACT
+        if not alone:
+            self._db.execute("BEGIN IMMEDIATE")
+        self._insert("INSERT INTO types VALUES ", self._new_types)
+        self._insert("INSERT INTO streams VALUES ", self._new_streams)
+        self._insert("INSERT INTO events VALUES ", events)
+        self._new_types.clear()
+        self._unplaced += len(events)
+        self._unplaced_bytes += self.staged_bytes
+        if placing:
+            self._place()
+            while len(self._heads) > HEADS_KEPT:
+                self._heads.popitem(last=False)
+        if not alone:
+            self._db.execute("COMMIT")
 
     def holds(self, events: Sequence[Recorded]) -> bool:
         """Say whether exactly these events of one append are stored: the chain's head covers every byte."""
@@ -179,11 +198,20 @@ class Store:
         return bool(self._db.execute(query, (last.position,)).fetchone() == (last.chain,))
 
     def checkpoint(self) -> None:
-        """Move what the WAL holds into the file, as far as no reader stands in the way."""
+        """Move what the WAL holds into the file, as far as no reader stands in the way.
+
+        Each stream's row knows its end there: should the file lose its last page, that is noticed.
+        """
+        self._place_apart()
         self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def close(self) -> None:
         """Release the file; the last connection to close empties the WAL."""
+        try:
+            self._place_apart()
+        except sqlite3.Error:
+            self.give_up()
+            return
         if self._last is not None:
             self._last.close()
         self._db.close()
@@ -197,30 +225,37 @@ class Store:
                 self._last.close()
 
     def _load(self) -> None:
+        self._place_apart()
         self._heads: OrderedDict[str, Head] = OrderedDict()
         types = self._db.execute("SELECT id, name FROM types").fetchall()
         self._types = {name: (number, label(name)) for number, name in types}
         # Where damage has taken the log's end, its streams still know of it: then what is missing is missed.
-        self.position: int = max(self._one(LAST_POSITION), self._one(LAST_POSITION_OF_STREAMS))
+        placed = self._one("SELECT position FROM placed")
+        self.position: int = max(self._one(LAST_POSITION), self._one(LAST_POSITION_OF_STREAMS), placed)
         self._streams: int = self._one("SELECT coalesce(max(id), 0) FROM streams")
-        self._unplaced: int = self.position - self._one("SELECT position FROM placed")
-        self._unplaced_bytes = 0
-        self.staged_bytes = 0  # by the transaction at hand
+        self._unplaced = self._unplaced_bytes = 0
+        self._new_types: list[tuple[int, str]] = []  # for the next commit
         self.last_of = {name: position or 0 for name, position in self._db.execute(LAST_OF_TYPES).fetchall()}
 
+    def _place_apart(self) -> None:
+        if self._one(f"SELECT count(*) {UNPLACED}"):
+            self._db.execute("BEGIN IMMEDIATE")
+            self._place()
+            self._db.execute("COMMIT")
+
     def _place(self) -> None:
-        self._db.execute(PLACE)
-        self._db.execute("UPDATE placed SET position = (SELECT max(position) FROM events)")
+        for statement in PLACE:
+            self._db.execute(statement)
         self._unplaced = self._unplaced_bytes = 0
 
-    def _insert(self, into: str, rows: Sequence[tuple[Any, ...]], otherwise: str = "") -> None:
-        # executemany gives up the GIL for each row; beside a busy loop it waits 5 ms to have it back.
+    def _insert(self, into: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        # executemany gives up the GIL for each row; beside a busy loop it waits 0.5 ms to have it back.
         done = 0
         while done < len(rows):
             left = len(rows) - done
-            count = left if left < ROWS_STEP else min(left // ROWS_STEP * ROWS_STEP, ROWS_MAX)
+            count = left if left <= ROWS_EXACT else min(left // ROWS_STEP * ROWS_STEP, ROWS_MAX)
             values = chain.from_iterable(rows[done : done + count])
-            self._db.execute(_insertion(into, len(rows[0]), count, otherwise), tuple(values))
+            self._db.execute(_insertion(into, len(rows[0]), count), tuple(values))
             done += count
 
     def _rows(self, stream: str, head: Head, events: Sequence[NewEvent], rows: list[Row]) -> list[Recorded]:
@@ -257,7 +292,7 @@ class Store:
 
     def _add_type(self, name: str) -> tuple[int, int]:
         added = self._types[name] = len(self._types) + 1, label(name)
-        self._db.execute("INSERT INTO types VALUES (?, ?)", (added[0], name))
+        self._new_types.append((added[0], name))
         return added
 
     def _one(self, query: str) -> int:
@@ -266,9 +301,9 @@ class Store:
 
 
 @cache
-def _insertion(into: str, columns: int, rows: int, otherwise: str) -> str:
+def _insertion(into: str, columns: int, rows: int) -> str:
     row = f"({', '.join('?' * columns)})"
-    return into + ", ".join([row] * rows) + otherwise
+    return into + ", ".join([row] * rows)
 
 
 def opened(path: Path) -> Store:

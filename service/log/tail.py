@@ -91,6 +91,11 @@ class Tail:
         self._bytes = 0
         self.sleepers.wake_all()
 
+    @property
+    def floor(self) -> int:
+        """Where it begins: the position up to which nothing is here, and all is stored."""
+        return self._all[0].position - 1 if self._all else self.position
+
     def push(self, events: Sequence[Recorded]) -> None:
         """Take the events of one append, which is committed, in the order of positions; wake who waits."""
         assert events[0].position == self.position + 1
@@ -119,7 +124,7 @@ class Tail:
         return events[start : start + limit]
 
     def read_all(self, *, after: int, limit: int, types: Collection[str] | None) -> Sequence[Recorded] | None:
-        """Return the page, or None when it does not begin here."""
+        """Return the page, or None when it begins before ``floor``."""
         if after >= self.last_position(types):
             return ()
         if not self._all or after + 1 < self._all[0].position:

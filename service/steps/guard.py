@@ -352,7 +352,7 @@ def _child_bell() -> int:
 
 
 def _pair() -> tuple[int, int]:
-    """Return two connected ends. A pipe's could be opened by a command of root's, through /proc/<our pid>/fd."""
+    """Return two connected ends. A pipe's could be opened by root's command, through /proc/<our pid>/fd."""
     one, other = socket.socketpair()
     return one.detach(), other.detach()
 

@@ -13,11 +13,10 @@ from urllib.parse import quote, quote_plus, unquote
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.attacks.watched import attacked, regrets, until
-from tests.server import Answer, Server
+from tests.attacks.watched import attacked, listed, regrets
+from tests.server import Server
 
 W = "/api/v2/workflows"
-LISTS_TIMEOUT_S = 60.0
 PIECE = 12  # so many characters of a secret, one behind the other, are a leak
 PYTHON = "import base64, html, json, os, sys, time, urllib.parse; s = os.environ['S']; w = sys.stdout.write\n"
 # What programs do with a secret that they were given in their environment.
@@ -172,21 +171,13 @@ def _answers(server: Server, run_id: str) -> bytes:
         except ConnectionClosed as closed:
             said += str(closed).encode()
     for path in ("", "/steps", "/logs?limit=1000", "/variables", "/events?types=all&limit=1000"):
-        said += _answer(server, f"{W}/runs/{run_id}{path}").body
+        said += listed(server, f"{W}/runs/{run_id}{path}").body
     for accept in ("text/event-stream", "application/x-ndjson"):
         said += server.get(f"{W}/runs/{run_id}/stream", accept=accept).body
     return (
         said
         + server.get(f"/api/v2/events?runId={run_id}&include=control", accept="application/x-ndjson").body
     )
-
-
-def _answer(server: Server, path: str) -> Answer:
-    """Return what is answered once the lists have come so far: hundreds of runs at once make them late."""
-    until(lambda: server.get(path).status != 503, LISTS_TIMEOUT_S)
-    answer = server.get(path)
-    assert answer.status == 200, answer
-    return answer
 
 
 @contextmanager

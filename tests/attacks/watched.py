@@ -10,9 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import Self
 
 from tests.faults.kill import stored_bytes
-from tests.server import Server
+from tests.server import Answer, Server
 
 MIB = 1024 * 1024
+LISTS_TIMEOUT_S = 60.0
 RETURN_TIMEOUT_S = 90.0  # for what the service lets go of by its own deadlines, the longest being 60 s
 
 
@@ -50,6 +51,14 @@ def until(condition: Callable[[], object], timeout_s: float = 30.0) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def listed(server: Server, path: str) -> Answer:
+    """Return what is answered once the lists have come so far: hundreds of runs at once make them late."""
+    until(lambda: server.get(path).status != 503, LISTS_TIMEOUT_S)
+    answer = server.get(path)
+    assert answer.status == 200, answer
+    return answer
 
 
 def faults_after(server: Server, before: Size, *, grown_bytes_max: int, files_more: int = 2) -> list[str]:

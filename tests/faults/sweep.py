@@ -23,6 +23,7 @@ from tests.faults.appender import event_of
 from tests.faults.failing_vfs import ERRORS, FailingVfs, failing_vfs
 from tests.faults.power import DB, Told, fault_in
 from tests.faults.program import program
+from tests.log.contract import read_stream
 
 STREAMS = 2
 ROUNDS = 7
@@ -84,8 +85,7 @@ class Work:
         """What has been acknowledged can be read, whatever the disk refuses to take."""
         for stream, last in self.told.last.items():
             after = self.chance.randint(-1, max(last, 0))
-            page = await log.read(stream, after=after, limit=2_000)
-            found = [event.data for event in page]
+            found = [event.data for event in await read_stream(log, stream, after=after)]
             if len(found) < last - after:
                 raise Broken(f"{stream}: {last} was acknowledged, and cannot be read behind {after}")
             if found != [event_of(stream, after + n).data for n in range(1, len(found) + 1)]:

@@ -1,5 +1,6 @@
 """What any release has written is folded, opened and served by this one as it was then."""
 
+import asyncio
 import json
 import lzma
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from service.domain.events import STEP_TYPES, decode_event
 from service.log import chain_next, chain_seed
 from service.log.sqlite import SqliteLog
+from service.log.verify import verify
 from tests.histories.replayed import DB, LOG, STATES, events_of, fold, runs_of, states_of
 from tests.server import Server
 
@@ -60,6 +62,14 @@ def test_it_has_every_type_and_every_outcome(release):
         "failed",
         "cancelled",
     }
+
+
+def test_its_file_is_found_whole_before_it_is_brought_up_to_date_and_after(release, golden):
+    before = golden.read_bytes()
+    assert verify(golden).faults == []
+    assert golden.read_bytes() == before
+    asyncio.run(SqliteLog.open(golden).close())
+    assert verify(golden).faults == []
 
 
 async def test_its_file_holds_the_same_bytes_under_the_same_chain(release, golden):

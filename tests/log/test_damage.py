@@ -105,14 +105,10 @@ async def test_a_log_that_lost_its_end_misses_it(tmp_path: Path) -> None:
     await log.close()
 
 
-@pytest.mark.parametrize("unplaced_max", [0, 4_000])
 @pytest.mark.parametrize(
     "alteration", ["last_seq = 2", "last_seq = 70", "last_position = 1", "last_position = 999"]
 )
-async def test_a_stream_that_does_not_know_its_end_is_read_to_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alteration: str, unplaced_max: int
-) -> None:
-    monkeypatch.setattr("service.log.store.UNPLACED_MAX", unplaced_max)
+async def test_a_stream_that_does_not_know_its_end_is_read_to_it(tmp_path: Path, alteration: str) -> None:
     path = await written(tmp_path / "tailrace.db")
     alter(path, f"UPDATE streams SET {alteration} WHERE id = 1")
     log = SqliteLog.open(path)
@@ -127,10 +123,7 @@ async def test_a_stream_that_does_not_know_its_end_is_read_to_it(
 
 
 @pytest.mark.parametrize("alteration", ["DELETE FROM places", "UPDATE places SET position = 2"])
-async def test_a_wrong_index_is_damage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alteration: str
-) -> None:
-    monkeypatch.setattr("service.log.store.UNPLACED_MAX", 0)
+async def test_a_wrong_index_is_damage(tmp_path: Path, alteration: str) -> None:
     path = await written(tmp_path / "tailrace.db")
     alter(path, f"{alteration} WHERE stream = 1 AND seq = 4")
     log = SqliteLog.open(path)
@@ -163,7 +156,7 @@ async def test_a_file_that_cannot_be_made_sense_of_does_not_open(tmp_path: Path,
 async def test_a_file_whose_index_of_types_is_damaged_does_not_open(tmp_path: Path) -> None:
     path = await written(tmp_path / "tailrace.db")
     with sqlite3.connect(path) as db:
-        (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'events_type'").fetchone()
+        (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'typed'").fetchone()
     db.close()
     content = bytearray(path.read_bytes())
     content[(root - 1) * 4096 : (root - 1) * 4096 + 50] = b"x" * 50

@@ -81,10 +81,10 @@ async def check(path: Path, answers: dict[int, object]) -> None:
     [
         *(f"fdatasync:error=EIO:when={n}" for n in (5, 6, 8, 11)),
         *(f"fdatasync:error=EIO:when={n}+" for n in (5, 9)),
-        *(f"pwrite64:error=EIO:when={n}" for n in (14, 30, 47, 61)),
-        *(f"pwrite64:error=ENOSPC:when={n}" for n in (15, 33, 52)),
-        "pwrite64:error=ENOSPC:when=41+",
-        "pwrite64:error=EIO:when=43+",
+        *(f"pwrite64:error=EIO:when={n}" for n in (14, 20, 25, 31)),
+        *(f"pwrite64:error=ENOSPC:when={n}" for n in (15, 22, 28)),
+        "pwrite64:error=ENOSPC:when=23+",
+        "pwrite64:error=EIO:when=24+",
     ],
 )
 async def test_an_answer_is_true_whatever_the_kernel_fails(tmp_path: Path, fault: str, end: str) -> None:

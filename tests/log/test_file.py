@@ -13,6 +13,7 @@ from sqlite_utils import Database
 from migrations.log import log as migrations
 from service.errors import LogUnavailable
 from service.log.sqlite import APPENDS_WAITING_MAX, SqliteLog
+from service.log.verify import verify
 from tests.log.contract import asleep, new, read_stream, texts
 
 
@@ -157,6 +158,41 @@ async def test_appends_that_wait_when_it_closes_are_refused_or_stored(path: Path
     refused = [answer for answer in answers if isinstance(answer, LogUnavailable)]
     assert len(refused) == 50
     assert {answer.stored for answer in refused} == {False}
+
+
+@pytest.mark.parametrize("unplaced_max", [3, 4_000])
+async def test_a_stream_that_is_let_go_is_taken_up_where_it_ended(
+    path: Path, monkeypatch: pytest.MonkeyPatch, unplaced_max: int
+) -> None:
+    monkeypatch.setattr("service.log.store.HEADS_MAX", 8)
+    monkeypatch.setattr("service.log.store.HEADS_KEPT", 2)
+    monkeypatch.setattr("service.log.store.UNPLACED_MAX", unplaced_max)
+    log = SqliteLog.open(path)
+    for seq in range(3):
+        for number in range(30):
+            assert (await log.append(f"run/{number}", new(str(seq)), expected_seq=seq - 1)).seq == seq
+            assert len(log._writer._commits._store._heads) <= 9
+    await log.close()
+    assert verify(path).faults == []
+
+
+async def test_a_killed_log_knows_all_its_ends_again(path: Path) -> None:
+    log = SqliteLog.open(path)
+    for seq in range(5):
+        for name in ("run/a", "run/b"):
+            await log.append(name, new(str(seq), label="x" if seq == 4 else "note"), expected_seq=seq - 1)
+    killed = path.with_name("killed.db")
+    for suffix in ("", "-wal"):
+        Path(f"{killed}{suffix}").write_bytes(Path(f"{path}{suffix}").read_bytes())
+    await log.close()
+    assert verify(killed).faults == [], "what no index holds yet is no fault"
+    log = SqliteLog.open(killed)
+    assert [await log.wait(name, after=-2) for name in ("run/a", "run/b", "run/c")] == [4, 4, -1]
+    assert texts(await log.read_all(after=0, limit=9, types=["x"])) == ["4", "4"]
+    assert texts(await log.read("run/b", after=2, limit=9)) == ["3", "4"]
+    assert (await log.append("run/a", new("5"), expected_seq=4)).position == 11
+    await log.close()
+    assert verify(killed).faults == []
 
 
 async def test_what_is_committed_and_not_yet_told_is_not_shown(path: Path) -> None:

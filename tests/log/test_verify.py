@@ -40,10 +40,10 @@ async def test_what_only_the_wal_holds_counts(tmp_path: Path) -> None:
         ("UPDATE events SET data = CAST('event X' AS BLOB) WHERE stream = 1 AND seq = 4",
          ["run/a: event 4 is damaged (position 6)"]),
         ("UPDATE events SET seq = 70 WHERE stream = 1 AND seq = 4",
-         ["run/a: event 4 is damaged (position 6)", "the index of places lacks 1 events and has 0 too many"]),
+         ["run/a: event 4 is damaged (position 6)", "the index places lacks 1 events and has 0 too many"]),
         ("DELETE FROM events WHERE stream = 1 AND seq = 4",
          ["position 6 is missing", "run/a: event 4 is missing",
-          "the index of places lacks 0 events and has 1 too many"]),
+          "the index places lacks 0 events and has 1 too many"]),
         ("DELETE FROM events WHERE stream = 1 AND seq = 8", ["run/a: ends at event 7, not 8"]),
         ("DELETE FROM events WHERE stream = 2 AND seq = 2", ["run/b: ends at event 1, not 2"]),
         ("UPDATE events SET chain = zeroblob(32) WHERE stream = 1 AND seq = 5", ["run/a: event 5 is damaged"]),
@@ -53,13 +53,12 @@ async def test_what_only_the_wal_holds_counts(tmp_path: Path) -> None:
         ("DELETE FROM streams WHERE id = 1", ["position 1 holds a damaged event of no known stream"]),
         ("UPDATE types SET name = 'x' WHERE name = 'other'", ["run/b: event 0 is damaged"]),
         ("UPDATE places SET position = 2 WHERE stream = 1 AND seq = 4",
-         ["the index of places lacks 1 events and has 0 too many"]),
+         ["the index places lacks 1 events and has 0 too many"]),
+        ("DELETE FROM typed WHERE position = 3", ["the index typed lacks 1 events and has 0 too many"]),
+        ("INSERT INTO typed VALUES (1, 70)", ["the index typed lacks 0 events and has 1 too many"]),
     ],
 )  # fmt: skip
-async def test_each_damage_is_told_with_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sql: str, said: list[str]
-) -> None:
-    monkeypatch.setattr("service.log.store.UNPLACED_MAX", 0)
+async def test_each_damage_is_told_with_its_place(tmp_path: Path, sql: str, said: list[str]) -> None:
     path = await written(tmp_path / "tailrace.db")
     alter(path, sql)
     faults = verify(path).faults
