@@ -43,6 +43,7 @@ ARROWS = {
 
 # Who may import what is not ours; msgspec and the standard library are everybody's, save those named here.
 LIBRARIES = {
+    "ahocorasick_rs": {"engine"},
     "aiohttp": {"steps"},
     "click": {"cli"},
     "cryptography": {"access"},

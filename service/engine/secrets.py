@@ -8,12 +8,13 @@ import html
 import json
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
-from urllib.parse import quote_plus
+from urllib.parse import quote_plus, unquote_to_bytes
 
 import msgspec
+from ahocorasick_rs import BytesAhoCorasick
 from msgspec import Struct
 
 from service.domain.events import Error, encode_value
@@ -42,11 +43,11 @@ class Masking:
         named = {secrets[name] for name in names if secrets.get(name)}
         others = {value for value in secrets.values() if len(value) >= UNNAMED_LENGTH_MIN}
         self.values = sorted(named | others, key=len, reverse=True)
-        self._forms = [_forms(value) for value in self.values]
+        self._clues = _clues(tuple(self.values))
 
     def mask(self, text: str) -> str:
         """Return ``text``, one line or several, with every secret replaced by ``***``."""
-        for forms in self._forms:
+        for forms in self._clues.of(text):
             for form in forms.texts:
                 if len(form) >= BROKEN_LENGTH_MIN:  # first: a part that is masked would hide where it ended
                     text = _without_pieces(text, form)
@@ -74,8 +75,56 @@ class Masking:
         return any(
             any(form in text or form in joined for form in forms.texts)
             or ("%" in text and forms.percent.search(text) is not None)
-            for forms in self._forms
+            for forms in (*self._clues.of(text), *(self._clues.of(joined) if joined is not text else ()))
         )
+
+
+class Clues:
+    """Tells in one pass over a text which of many secrets may be in it: of most texts, none.
+
+    To look for each form of each is 100 us a line with ten secrets, on the one thread that serves everybody.
+    """
+
+    def __init__(self, values: Sequence[str]) -> None:
+        self._forms = [_forms(value) for value in values]
+        owners: dict[bytes, set[int]] = {}
+        broken: list[str] = []
+        for number, forms in enumerate(self._forms):
+            for form in forms.texts:
+                owners.setdefault(_bytes(form[:PIECE_LENGTH_MIN]), set()).add(number)
+                if len(form) >= BROKEN_LENGTH_MIN:
+                    owners.setdefault(_bytes(form[-PIECE_LENGTH_MIN:]), set()).add(number)
+                    broken.append(form)
+        self._owners = list(owners.values())
+        self._finder = BytesAhoCorasick(list(owners))
+        self._broken = "\n".join(broken)
+        self._broken_length_max = max(map(len, broken), default=0)
+        # Decoding a text could take these for something else.
+        self._undecodable = any("%" in value for value in values)
+
+    def of(self, text: str) -> Sequence[Forms]:
+        """Return the secrets that may be in ``text``, in their order: none that is in it is left out."""
+        data = _bytes(text)
+        if PIECE_LENGTH_MIN <= len(text) < self._broken_length_max and text in self._broken:
+            return self._forms  # the middle of one
+        matches = self._finder.find_matches_as_indexes(data, overlapping=True)
+        if "%" in text:
+            if self._undecodable:
+                return self._forms
+            matches += self._finder.find_matches_as_indexes(unquote_to_bytes(data), overlapping=True)
+        if not matches:
+            return ()
+        found = set().union(*[self._owners[gram] for gram in {gram for gram, _, _ in matches}])
+        return [self._forms[number] for number in sorted(found)]
+
+
+@lru_cache(maxsize=16)  # one for each set of names that definitions have, and of most there is one
+def _clues(values: tuple[str, ...]) -> Clues:
+    return Clues(values)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 @lru_cache(maxsize=256)

@@ -190,6 +190,8 @@ def _secrets(environ: Mapping[str, str], faults: list[Fault]) -> dict[str, str]:
         if name.startswith(SECRET_PREFIX):
             if not re.fullmatch(r"[A-Za-z0-9_]+", name[len(SECRET_PREFIX) :]):
                 faults.append(Fault(name, "is refused: a secret's name consists of letters, digits and _"))
+            elif environ[name].encode("utf-8", "ignore").decode() != environ[name]:
+                faults.append(Fault(name, "is not text in UTF-8"))
             found[name[len(SECRET_PREFIX) :]] = environ[name]
     return found
 

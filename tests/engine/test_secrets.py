@@ -7,6 +7,8 @@ from base64 import b64encode, encodebytes, urlsafe_b64encode
 from urllib.parse import quote, quote_plus
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from service.engine.secrets import Masking
 
@@ -55,6 +57,62 @@ def test_both_pieces_of_one_that_was_broken_are_masked(cut):
     for line in wrapped.splitlines():
         assert "***" in masking.mask(line)
     assert masking.holds({"stdout": wrapped})
+
+
+SECRETS = {
+    "A": SECRET,
+    "B": "https://user:pass-of-some-length@host",
+    "C": "https://user:another-of-the-same-kind@host",
+    "D": "dev",
+    "E": "50%41% of it, and more than that",
+    "F": "line one of a key\nline two, quite long, of a key",
+    "G": "12345678",
+}
+
+
+def texts(values: list[str]) -> st.SearchStrategy[str]:
+    """Texts in which a secret may be: written in some way, a piece of one, or of what only looks like one."""
+    written = st.builds(
+        lambda way, value: WRITTEN[way](value), st.sampled_from(list(WRITTEN)), st.sampled_from(values)
+    )
+    mixed = st.builds(
+        lambda value, which: "".join(
+            f"%{byte:02X}" if byte > 127 or which >> (at % 17) & 1 else chr(byte)
+            for at, byte in enumerate(value.encode())
+        ),
+        st.sampled_from(values), st.integers(0, 2**17 - 1),
+    )  # fmt: skip
+    piece = st.builds(
+        lambda text, start, length: text[start : start + length],
+        written | mixed,
+        st.integers(0, 40),
+        st.integers(0, 40),
+    )
+    noise = st.text("%4 1a\nh:/é\udcff-", max_size=12) | st.sampled_from(
+        ["https://", "%41", "line two", "***"]
+    )
+    return st.lists(written | mixed | piece | noise, min_size=1, max_size=4).map("".join)
+
+
+@settings(max_examples=1_500, deadline=None, derandomize=True, database=None)
+@given(st.data(), st.sets(st.sampled_from(sorted(SECRETS)), min_size=1))
+def test_looking_for_all_secrets_at_once_misses_none(data: st.DataObject, names: set[str]) -> None:
+    secrets = {name: SECRETS[name] for name in sorted(names)}
+    text = data.draw(texts(list(secrets.values())))
+    masking = Masking(secrets, names)
+    found = masking.mask(text), masking._is_in(text)
+    masking._clues.of = lambda _: masking._clues._forms
+    try:
+        assert found == (masking.mask(text), masking._is_in(text))
+    finally:
+        del masking._clues.of
+
+
+def test_what_only_looks_like_another_secret_hides_none():
+    masking = Masking({"A": "ABCDEFGH-is-not-there", "B": "EFGHIJKLMNOPQRST"}, [])
+    assert masking.mask("ABCDEFGHIJKLMNOPQRST") == "ABCD***"
+    masking = Masking({"C": "a%41b-and-more-of-it"}, [])
+    assert masking.mask("x%61%41b-and-more-of-it") == "x***"
 
 
 def test_a_key_of_many_lines_is_masked_line_by_line():

@@ -66,6 +66,7 @@ BAD = [
     ("TAILRACE_JWT_LEEWAY_S", "301", "seconds from 0 to 300"),
     ("TAILRACE_MAX_WATCHERS_PER_IP", "-1", "from 0 to"),
     ("TAILRACE_SECRET_A-B", "x", "letters, digits and _"),
+    ("TAILRACE_SECRET_A", "\udcff", "is not text in UTF-8"),
 ]
 
 
