@@ -109,10 +109,9 @@ def test_looking_for_all_secrets_at_once_misses_none(data: st.DataObject, names:
 
 
 def test_what_only_looks_like_another_secret_hides_none():
-    masking = Masking({"A": "ABCDEFGH-is-not-there", "B": "EFGHIJKLMNOPQRST"}, [])
-    assert masking.mask("ABCDEFGHIJKLMNOPQRST") == "ABCD***"
-    masking = Masking({"C": "a%41b-and-more-of-it"}, [])
-    assert masking.mask("x%61%41b-and-more-of-it") == "x***"
+    masking = Masking({"A": "ABCDEFGH-is-not-there", "B": "EFGHIJKLMNOP"}, [])
+    assert masking.mask("ABCDEFGHIJKLMNOPQRST") == "ABCD***QRST"
+    assert Masking({"C": "a%41bcdef"}, []).mask("x%61%41bcdef") == "x***"
 
 
 def test_a_key_of_many_lines_is_masked_line_by_line():
