@@ -61,7 +61,7 @@ async def perform(
 def _ended(outcome: Outcome, masking: Masking) -> Ended:
     recorded = outcome.document if outcome.recorded is None else outcome.recorded
     try:
-        if masking.holds([outcome.document, recorded]):
+        if masking.holds(outcome.document) or (recorded is not outcome.document and masking.holds(recorded)):
             return _failed("secret_in_output", "The result holds a declared secret and was not recorded.")
     except (TypeError, ValueError, OverflowError, RecursionError):
         return _failed("output_unencodable", "The result has no JSON form.")

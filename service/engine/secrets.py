@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote_plus, unquote_to_bytes
 
 import msgspec
-from ahocorasick_rs import BytesAhoCorasick
+from ahocorasick_rs import BytesAhoCorasick, Implementation
 from msgspec import Struct
 
 from service.domain.events import Error, encode_value
@@ -25,6 +25,7 @@ ENCODED_LENGTH_MIN = 8  # of what is looked for in base64 and hex: shorter, it w
 PART_LENGTH_MIN = 8  # of a line, or of what is ASCII, of a longer secret
 BROKEN_LENGTH_MIN = 16  # of what is looked for across the ends of lines
 PIECE_LENGTH_MIN = 8  # of one piece of that
+DFA_MAX = 1_000  # pieces: of more, the quickest automaton is large and long in the making
 
 _ASCII = re.compile(r"[ -~]+")
 
@@ -96,7 +97,8 @@ class Clues:
                     owners.setdefault(_bytes(form[-PIECE_LENGTH_MIN:]), set()).add(number)
                     broken.append(form)
         self._owners = list(owners.values())
-        self._finder = BytesAhoCorasick(list(owners))
+        quick = Implementation.DFA if len(owners) <= DFA_MAX else None
+        self._finder = BytesAhoCorasick(list(owners), implementation=quick)
         self._broken = "\n".join(broken)
         self._broken_length_max = max(map(len, broken), default=0)
         # Decoding a text could take these for something else.
