@@ -12,6 +12,7 @@ from sqlite_utils import Database
 
 from migrations.log import log as migrations
 from service.errors import LogUnavailable
+from service.log import store, tail, writer
 from service.log.sqlite import APPENDS_WAITING_MAX, SqliteLog
 from service.log.verify import verify
 from tests.log.contract import asleep, new, read_stream, texts
@@ -158,6 +159,12 @@ async def test_appends_that_wait_when_it_closes_are_refused_or_stored(path: Path
     refused = [answer for answer in answers if isinstance(answer, LogUnavailable)]
     assert len(refused) == 50
     assert {answer.stored for answer in refused} == {False}
+
+
+def test_the_tail_holds_whatever_no_index_has() -> None:
+    events = store.UNPLACED_MAX + writer.GROUP_EVENTS_MAX
+    size = store.UNPLACED_BYTES_MAX + writer.GROUP_BYTES_MAX
+    assert events * tail.EVENT_BYTES + size < tail.TAIL_BYTES_MAX * 63 // 64
 
 
 @pytest.mark.parametrize("unplaced_max", [3, 4_000])
