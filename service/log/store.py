@@ -30,7 +30,7 @@ UNPLACED_BYTES_MAX = 2 * 1024 * 1024
 ROWS_MAX = 512  # of one INSERT
 ROWS_EXACT = 128  # up to here a statement for each number of rows, then of multiples; all stay prepared
 ROWS_STEP = 64
-STATEMENTS_KEPT = 3 * (ROWS_EXACT + ROWS_MAX // ROWS_STEP)  # prepared; they take 2 MB if ever all are needed
+STATEMENTS_KEPT = 3 * (ROWS_EXACT + ROWS_MAX // ROWS_STEP)  # prepared: 7 MiB, should ever all be needed
 WAL_BYTES_KEPT = 64 * 1024 * 1024
 
 HEAD = (
