@@ -25,8 +25,8 @@ from service.log.wal import flush_names, last_to_close, write_afresh
 HEADS_MAX = 20_000  # streams whose last seq and chain head are kept in memory, about 300 bytes each
 HEADS_KEPT = HEADS_MAX * 15 // 16  # when there are more; to let one go, its row has to be up to date
 BUSY_TIMEOUT_S = 5.0  # how long a foreign connection may hold the file before an append fails
-UNPLACED_MAX = 16_000  # events that no index has yet: less than the tail holds, so that nobody looks for them
-UNPLACED_BYTES_MAX = 2 * 1024 * 1024
+UNPLACED_MAX = 2_000  # events that no index has yet: for each, a commit is held up by 2 to 4 us once
+UNPLACED_BYTES_MAX = 512 * 1024
 ROWS_MAX = 512  # of one INSERT
 ROWS_EXACT = 128  # up to here a statement for each number of rows, then of multiples; all stay prepared
 ROWS_STEP = 64
