@@ -6,10 +6,11 @@ import random
 import string
 import threading
 from base64 import b64decode, b64encode, urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from urllib.parse import quote, quote_plus, unquote
 
+from ahocorasick_rs import BytesAhoCorasick
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -95,8 +96,12 @@ def run(count: int, seed: int) -> list[str]:
         files = {
             path.name: path.read_bytes() for path in sorted(server.db.parent.iterdir()) if path.is_file()
         }
-        faults += [f"{place}: {found}" for place, data in {"answers": said, **files}.items()
-                   for secret in secrets.values() for found in found_in(data, secret)]  # fmt: skip
+        pieces = Pieces(secrets.values())
+        faults += [
+            f"{place}: {found}"
+            for place, data in {"answers": said, **files}.items()
+            for found in pieces.found_in(data)
+        ]
         server.start()
         return faults
 
@@ -142,23 +147,39 @@ def steps_with(name: str, port: int) -> dict:
     return steps
 
 
-def found_in(data: bytes, secret: str) -> Iterator[str]:
-    """Yield each form in which a piece of ``secret`` is in ``data``."""
-    for line in secret.splitlines():
-        raw = line.encode()
-        forms = {
-            "raw": line, "JSON": json.dumps(line)[1:-1], "JSON in JSON": json.dumps(json.dumps(line)[1:-1])[1:-1],
-            "percent": quote(line, safe=""), "form": quote_plus(line), "path": quote(line), "hex": raw.hex(),
-        }  # fmt: skip
-        for before in (b"", b"1", b"12"):
-            text = b64encode(before + raw).decode()[4:-4]
-            forms[f"base64 behind {len(before)}"] = text
-            forms[f"base64 for URLs behind {len(before)}"] = text.replace("+", "-").replace("/", "_")
-        for form, text in forms.items():
-            pieces = {text[:PIECE], text[-PIECE:], text[len(text) // 2 :][:PIECE]}
-            if hits := [piece for piece in pieces if len(piece) == PIECE and piece.encode() in data]:
-                around = data.find(hits[0].encode())
-                yield f"{hits} ({form}) in {data[max(0, around - 300) : around + 100]!r}"
+class Pieces:
+    """Pieces of secrets in all the forms in which they may stand somewhere, looked for in one pass."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self._forms: dict[bytes, str] = {}
+        for line in (line for secret in secrets for line in secret.splitlines()):
+            for form, text in _forms(line):
+                for piece in (text[:PIECE], text[-PIECE:], text[len(text) // 2 :][:PIECE]):
+                    if len(piece) == PIECE:
+                        self._forms[piece.encode()] = form
+        self._pieces = list(self._forms)
+        self._finder = BytesAhoCorasick(self._pieces)
+
+    def found_in(self, data: bytes) -> Iterator[str]:
+        """Yield each piece that is in ``data``, where it stands first."""
+        seen: set[int] = set()
+        for number, start, _ in self._finder.find_matches_as_indexes(data, overlapping=True):
+            if number not in seen:
+                seen.add(number)
+                piece = self._pieces[number]
+                yield f"{piece!r} ({self._forms[piece]}) in {data[max(0, start - 300) : start + 100]!r}"
+
+
+def _forms(line: str) -> Iterator[tuple[str, str]]:
+    raw = line.encode()
+    yield from {
+        "raw": line, "JSON": json.dumps(line)[1:-1], "JSON in JSON": json.dumps(json.dumps(line)[1:-1])[1:-1],
+        "percent": quote(line, safe=""), "form": quote_plus(line), "path": quote(line), "hex": raw.hex(),
+    }.items()  # fmt: skip
+    for before in (b"", b"1", b"12"):
+        text = b64encode(before + raw).decode()[4:-4]
+        yield f"base64 behind {len(before)}", text
+        yield f"base64 for URLs behind {len(before)}", text.replace("+", "-").replace("/", "_")
 
 
 def _answers(server: Server, run_id: str) -> bytes:
