@@ -187,11 +187,17 @@ class Server:
         assert answer.status == 202, answer
         return answer.json["runId"]
 
+    def listed(self, path: str, timeout_s: float = 30.0) -> Answer:
+        """Return what is there once the lists have come so far: under load, they may be late."""
+        deadline = time.monotonic() + timeout_s
+        while (answer := self.get(path)).status == 503 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert answer.status == 200, answer
+        return answer
+
     def run(self, run_id: str) -> dict[str, Any]:
         """Return the run as it is now."""
-        answer = self.get(f"/api/v2/workflows/runs/{run_id}")
-        assert answer.status == 200, answer
-        return answer.json
+        return self.listed(f"/api/v2/workflows/runs/{run_id}").json
 
     def finished(self, run_id: str, timeout_s: float = 30.0) -> dict[str, Any]:
         """Return the run once it is over."""

@@ -102,7 +102,7 @@ class Clues:
         self._broken = "\n".join(broken)
         self._broken_length_max = max(map(len, broken), default=0)
         # Decoding a text could take these for something else.
-        self._undecodable = any("%" in value for value in values)
+        self._undecodable = {number for number, value in enumerate(values) if "%" in value}
 
     def of(self, text: str) -> Sequence[Forms]:
         """Return the secrets that may be in ``text``, in their order: none that is in it is left out."""
@@ -110,13 +110,13 @@ class Clues:
         if PIECE_LENGTH_MIN <= len(text) < self._broken_length_max and text in self._broken:
             return self._forms  # the middle of one
         matches = self._finder.find_matches_as_indexes(data, overlapping=True)
+        found: set[int] = set()
         if "%" in text:
-            if self._undecodable:
-                return self._forms
             matches += self._finder.find_matches_as_indexes(unquote_to_bytes(data), overlapping=True)
-        if not matches:
+            found |= self._undecodable
+        if not matches and not found:
             return ()
-        found = set().union(*[self._owners[gram] for gram in {gram for gram, _, _ in matches}])
+        found.update(*[self._owners[gram] for gram in {gram for gram, _, _ in matches}])
         return [self._forms[number] for number in sorted(found)]
 
 
@@ -131,22 +131,34 @@ def _bytes(text: str) -> bytes:
 
 @lru_cache(maxsize=256)
 def _forms(value: str) -> Forms:
-    data = value.encode("utf-8", "surrogateescape")
+    data = value.encode()
     found = {value, encode_value(value).decode()[1:-1], json.dumps(value)[1:-1], repr(value)[1:-1]}
     found |= {html.escape(value), html.escape(value, quote=False)}
-    # Line by line, and without the characters that somebody may decode as others.
-    parts = {part for line in value.splitlines() for part in (line, *_ASCII.findall(line))}
-    found |= {
-        form for part in parts if len(part) >= PART_LENGTH_MIN for form in (part, json.dumps(part)[1:-1])
-    }
+    parts = {part for part in _parts(value) if len(part) >= PART_LENGTH_MIN}
+    found |= {form for part in parts for form in (part, json.dumps(part)[1:-1])}
     encoded = {data.hex(), data.hex().upper(), *_in_base64(data)}
     found |= {form for form in encoded if len(form) >= ENCODED_LENGTH_MIN}
-    found.add(quote_plus(value, errors="surrogateescape"))
-    percent = "".join(
-        f"(?:{re.escape(chr(byte))}|%(?i:{byte:02x}))" if byte < 0x80 else f"%(?i:{byte:02x})"
-        for byte in data
-    )
+    found.add(quote_plus(value))
+    percent = "|".join(map(_percent, sorted({value, *parts}, key=len, reverse=True)))
     return Forms(tuple(sorted(found, key=len, reverse=True)), re.compile(percent))
+
+
+def _parts(value: str) -> Iterator[str]:
+    """Yield what may be left of ``value``: lines, what nobody decodes in another way, what a URL ends."""
+    for line in value.splitlines():
+        for part in (line, *_ASCII.findall(line)):
+            yield part
+            for before_fragment in part.split("#"):
+                yield before_fragment
+                yield from before_fragment.split("?")
+
+
+def _percent(text: str) -> str:
+    """Return a pattern for ``text`` with any of it percent-encoded."""
+    return "".join(
+        f"(?:{re.escape(chr(byte))}|%(?i:{byte:02x}))" if byte < 0x80 else f"%(?i:{byte:02x})"
+        for byte in text.encode()
+    )
 
 
 def _in_base64(data: bytes) -> Iterator[str]:

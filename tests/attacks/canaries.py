@@ -14,10 +14,11 @@ from ahocorasick_rs import BytesAhoCorasick
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.attacks.watched import attacked, listed, regrets
+from tests.attacks.watched import attacked, regrets
 from tests.server import Server
 
 W = "/api/v2/workflows"
+LISTS_TIMEOUT_S = 900.0  # hundreds of runs want more than the machine has for as long as they last
 PIECE = 12  # so many characters of a secret, one behind the other, are a leak
 PYTHON = "import base64, html, json, os, sys, time, urllib.parse; s = os.environ['S']; w = sys.stdout.write\n"
 # What programs do with a secret that they were given in their environment.
@@ -192,7 +193,7 @@ def _answers(server: Server, run_id: str) -> bytes:
         except ConnectionClosed as closed:
             said += str(closed).encode()
     for path in ("", "/steps", "/logs?limit=1000", "/variables", "/events?types=all&limit=1000"):
-        said += listed(server, f"{W}/runs/{run_id}{path}").body
+        said += server.listed(f"{W}/runs/{run_id}{path}", LISTS_TIMEOUT_S).body
     for accept in ("text/event-stream", "application/x-ndjson"):
         said += server.get(f"{W}/runs/{run_id}/stream", accept=accept).body
     return (

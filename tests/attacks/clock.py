@@ -15,7 +15,7 @@ from pathlib import Path
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.attacks.watched import attacked, listed, regrets
+from tests.attacks.watched import attacked, regrets
 from tests.faults.checker import faults_of_frames, faults_of_history
 from tests.faults.kill import stored_bytes
 from tests.server import Server
@@ -101,7 +101,7 @@ def _faults_of_run(server: Server, run: dict, *, restarted: bool) -> list[str]:
         most_ms = 30_000 + (waited_ms if event["type"] == "run_complete" else 0)
         if not 0 <= duration_ms < (math.inf if restarted else most_ms):
             faults.append(f"{event['type']} took {duration_ms} ms")
-    steps = {step["stepId"]: step for step in listed(server, f"{W}/runs/{run['runId']}/steps").json["data"]}
+    steps = {step["stepId"]: step for step in server.listed(f"{W}/runs/{run['runId']}/steps").json["data"]}
     expected = {"say": "success", "nap": "success", "slow": "failed", "again": "failed", "end": "success"}
     told = {step_id: step["status"] for step_id, step in steps.items()}
     return faults if told == expected else [*faults, f"the steps are {told}"]

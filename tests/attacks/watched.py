@@ -10,10 +10,9 @@ from tempfile import TemporaryDirectory
 from typing import Self
 
 from tests.faults.kill import stored_bytes
-from tests.server import Answer, Server
+from tests.server import Server
 
 MIB = 1024 * 1024
-LISTS_TIMEOUT_S = 900.0  # an attack may want more than the machine has for as long as it lasts
 RETURN_TIMEOUT_S = 90.0  # for what the service lets go of by its own deadlines, the longest being 60 s
 
 
@@ -51,15 +50,6 @@ def until(condition: Callable[[], object], timeout_s: float = 30.0) -> bool:
             return False
         time.sleep(0.02)
     return True
-
-
-def listed(server: Server, path: str) -> Answer:
-    """Return what is answered once the lists have come so far: hundreds of runs at once make them late."""
-    deadline = time.monotonic() + LISTS_TIMEOUT_S
-    while (answer := server.get(path)).status == 503 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert answer.status == 200, answer
-    return answer
 
 
 def faults_after(server: Server, before: Size, *, grown_bytes_max: int, files_more: int = 2) -> list[str]:
