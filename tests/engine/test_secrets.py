@@ -114,13 +114,17 @@ def test_what_only_looks_like_another_secret_hides_none():
     assert Masking({"C": "a%41bcdef"}, []).mask("x%61%41bcdef") == "x***"
 
 
-@pytest.mark.parametrize("secret", ["no-URL-has-it?whole", "a#fragment-of-it?is-cut-off", "p%rc>nt-and?all-of-it"])
+@pytest.mark.parametrize(
+    "secret", ["no-URL-has-it?whole", "a#fragment-of-it?is-cut-off", "p%rc>nt-and?all-of-it"]
+)
 def test_what_a_url_leaves_of_a_secret_is_masked(secret):
     masking = Masking({"X": secret}, [])
     for url in (f"http://h/a/{secret}/b", f"http://h/a/{quote(secret, safe='/#?&')}/b"):
         for cut in (url, url.partition("#")[0], url.partition("?")[0]):
             left = masking.mask(f"GET {cut} -> 200").removeprefix("GET http://h/a/")
-            assert not any(piece in unquote(left) for piece in (secret[-8:], secret.split("#")[-1].split("?")[0]))
+            assert not any(
+                piece in unquote(left) for piece in (secret[-8:], secret.split("#")[-1].split("?")[0])
+            )
             assert not masking.holds([masking.mask(cut)])
 
 
