@@ -109,7 +109,7 @@ class Store:
         self._path = path
         self._last: sqlite3.Connection | None = None
         try:
-            self._db.execute(f"PRAGMA journal_mode = {journal}")
+            _set_journal(self._db, journal)
             if journal == "WAL":
                 self._last = last_to_close(path)
             self._db.execute(f"PRAGMA synchronous = {'FULL' if journal == 'WAL' else 'OFF'}")
@@ -117,8 +117,8 @@ class Store:
             self._db.execute("PRAGMA temp_store = MEMORY")  # of no file elsewhere, whose disk may be full
             self._db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
             _migrate(self._db)
+            flush_names(path)  # before any of the WAL is copied: without its name, half of a copy is damage
             self.settle()
-            flush_names(path)
             self._load()
         except BaseException:
             self.give_up()
@@ -326,6 +326,13 @@ def _create(path: Path) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _set_journal(db: sqlite3.Connection, journal: str) -> None:
+    # The row says what came of it, and reading it raises what went wrong: without, it would stay as it was.
+    (mode,) = db.execute(f"PRAGMA journal_mode = {journal}").fetchone()
+    if mode != journal.lower():
+        raise LogUnavailable(f"its journal is {mode} and cannot be made {journal}")
 
 
 def _migrate(connection: sqlite3.Connection) -> None:

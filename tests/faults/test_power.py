@@ -75,6 +75,36 @@ def test_nothing_is_copied_from_a_wal_that_cannot_be_flushed(in_memory):
     assert not any(isinstance(each, Write) and each.path.name == DB for each in done)
 
 
+@needs_strace
+def test_the_name_of_the_wal_is_certain_before_any_of_it_is_copied(in_memory):
+    """SQLite flushes the directory of a new one, which is the sixth flush, and does not heed when that fails."""
+    inject = "fdatasync:error=EIO:when=6"
+    directory = in_memory / "d"
+    directory.mkdir()
+    trace = directory.with_suffix(".trace")
+    words = ["-m", "tests.faults.appender", str(directory / DB), str(directory / ACKS), "--end", "kill"]
+    run(traced(python(*words, "--appends", "0"), trace, inject=inject), codes={*KILLED, 3}, cwd=ROOT)
+    done = list(operations(trace, directory))
+    unsure = done.index(Sync(directory, failed=True))
+    copied = next(
+        n for n, each in enumerate(done[unsure:]) if isinstance(each, Write) and each.path.name == DB
+    )
+    assert Sync(directory) in done[unsure:][:copied]
+
+
+@needs_strace
+def test_a_log_whose_journal_cannot_be_a_wal_is_not_opened(in_memory):
+    directory = in_memory / "d"
+    directory.mkdir()
+    trace = directory.with_suffix(".trace")
+    words = ["-m", "tests.faults.appender", str(directory / DB), str(directory / ACKS), "--end", "kill"]
+    run(
+        traced(python(*words, "--appends", "0"), trace, inject="fdatasync:error=EIO:when=3"),
+        codes={3},
+        cwd=ROOT,
+    )
+
+
 def lost(disk: Disk) -> set[tuple[tuple[str, bytes], ...]]:
     """Return all that many power losses leave."""
     return {tuple(sorted(disk.after_power_loss(random.Random(seed)).items())) for seed in range(500)}
