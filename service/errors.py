@@ -44,10 +44,16 @@ class Damaged(LogError):
     """A stored event no longer fits its checksum; it is reported, never delivered.
 
     ``position`` is where it stands in the log, for whoever was reading the whole log and goes on behind it.
+    Where nothing says any more whose event it was, ``stream`` is empty and ``seq`` is -1; if a whole page of
+    the file is damaged, ``position`` is the last that lies there.
     """
 
     def __init__(self, stream: str, seq: int, *, position: int | None = None) -> None:
-        super().__init__(f"{stream}: the stored event {seq} does not fit its checksum")
+        super().__init__(
+            f"{stream}: the stored event {seq} does not fit its checksum"
+            if stream
+            else f"The log cannot be read at position {position}: it is damaged there"
+        )
         self.stream = stream
         self.seq = seq
         self.position = position

@@ -96,9 +96,15 @@ def problem_of(error: Exception) -> Problem:  # noqa: PLR0911  one line per kind
                 headers={"retry-after": "1"},
             )  # fmt: skip
         case Damaged():
-            return Problem(500, str(error), extra={"stream": error.stream, "seq": error.seq}, close=4500)
+            return Problem(500, str(error), extra=_place(error), close=4500)
         case _:
             return Problem(500, "Something went wrong on our side; the diagnostics know more.")
+
+
+def _place(damaged: Damaged) -> dict[str, Any]:
+    """Return where it is: readers of one run go on behind the seq, those of the log behind the position."""
+    place: dict[str, Any] = {"stream": damaged.stream, "seq": damaged.seq} if damaged.stream else {}
+    return place if damaged.position is None else place | {"position": damaged.position}
 
 
 def _refusal(error: Unauthenticated | Forbidden | Throttled) -> Problem:

@@ -7,6 +7,7 @@ another thread.
 import sqlite3
 import struct
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 from isal.isal_zlib import crc32
@@ -18,7 +19,8 @@ from service.log.checks import label, row_checksum
 PAGE_BYTES_MAX = 1024 * 1024  # the event that passes it is the page's last
 NAMES_MAX = 20_000  # streams whose number and name are kept in memory
 UNNAMED = ("", -1)  # what a damaged number refers to; its label fits no checksum
-FAILURES = (sqlite3.Error, UnicodeDecodeError)  # the latter: damaged text, even in a message of SQLite's
+FAILURES = (sqlite3.Error, UnicodeDecodeError)  # the latter: damage in a message of SQLite's
+UNREADABLE_MAX = 1_000  # positions that one error passes over: 10 ms
 
 PAGE = (
     "SELECT events.position, events.stream, events.seq, type, crc, data, chain FROM places"
@@ -27,8 +29,9 @@ PAGE = (
 )
 PAGE_ALL = (
     "SELECT position, stream, seq, type, crc, data, chain FROM events"
-    " WHERE position > ? AND position <= ? ORDER BY position LIMIT ?"
+    " WHERE position >= ? AND position <= ? ORDER BY position LIMIT ?"  # `>` would begin in the page before
 )
+IS_THERE = "SELECT 1 FROM events WHERE position >= ? LIMIT 1"  # or the page that should hold it raises
 # The newest events are not in `places` and `typed` yet, and their streams' rows do not know of them
 # (migrations/log.py): they are found by looking at each. Whoever has them in a tail asks for none of them.
 UNPLACED = (
@@ -46,6 +49,7 @@ LAST_FOUND = (
     "SELECT max(coalesce((SELECT max(seq) FROM places WHERE stream = ?1), -1),"
     " coalesce((SELECT max(seq) FROM events WHERE position > ?2 AND stream = ?1), -1))"
 )
+TEXT = partial(str, encoding="utf-8", errors="replace")  # a damaged name: its label fits no checksum
 Ends = tuple[int, int, int, int, int]  # number, last seq and position, `placed`, whether it is damaged
 END_UNPLACED = (
     "SELECT seq, position FROM events WHERE position > ? AND position <= ? AND stream = ?"
@@ -66,6 +70,10 @@ PAGE_OF_TYPES = (
     "SELECT position, stream, seq, type, crc, data, chain FROM events"
     " WHERE position IN ({}) ORDER BY position LIMIT ?"
 )
+
+
+class IndexDamaged(Exception):
+    """What finds events by their type cannot be read, or does not lead to such events."""
 
 
 def uri_of(path: Path, *, immutable: bool = False) -> str:
@@ -98,21 +106,23 @@ class Reader:
         return found
 
     def page_all(self, *, after: int, limit: int, types: Collection[str] | None, upto: int) -> list[Recorded]:
-        """Return a page of the log, or of its events of ``types``. Raises Damaged, LogUnavailable."""
+        """Return a page of the log, or of its events of ``types``.
+
+        Raises Damaged, LogUnavailable, and with ``types`` IndexDamaged.
+        """
         found: list[Recorded] = []
         try:
             if types is None:
-                self._collect(PAGE_ALL, (after, upto, limit), found)
+                self._collect(PAGE_ALL, (after + 1, upto, limit), found)
             else:
-                kinds = self._kinds(types)
-                unplaced = OF_TYPES_UNPLACED.format(", ".join("?" * len(kinds)))
-                scans = " UNION ALL ".join([OF_TYPE] * len(kinds) + [unplaced])
-                values = [value for kind in kinds for value in (kind, after, upto, limit)]
-                values += [*kinds, after, upto, limit]
-                self._collect(PAGE_OF_TYPES.format(scans), (*values, limit), found)
+                self._collect_types(types, after=after, limit=limit, upto=upto, found=found)
         except FAILURES as error:
             if not found:
-                raise self._failed(error) from error
+                if not _is_damage(error) or not self._knows_types():
+                    raise self._failed(error) from error
+                if types is not None:
+                    raise IndexDamaged from error
+                raise Damaged(*UNNAMED, position=self._unreadable_to(after + 1, upto)) from error
         return found
 
     def last_seq(self, stream: str, *, upto: int) -> int:
@@ -163,6 +173,18 @@ class Reader:
             self._collect(UNPLACED, rest, found, stream=stream, after=after)
         if not found and after < self._last_seq(ends, upto):
             raise Damaged(stream, after + 1)  # its stream says that it is there
+
+    def _collect_types(
+        self, types: Collection[str], *, after: int, limit: int, upto: int, found: list[Recorded]
+    ) -> None:
+        kinds = self._kinds(types)
+        unplaced = OF_TYPES_UNPLACED.format(", ".join("?" * len(kinds)))
+        scans = " UNION ALL ".join([OF_TYPE] * len(kinds) + [unplaced])
+        values = [value for kind in kinds for value in (kind, after, upto, limit)]
+        values += [*kinds, after, upto, limit]
+        self._collect(PAGE_OF_TYPES.format(scans), (*values, limit), found)
+        if any(event.type not in types for event in found):
+            raise IndexDamaged
 
     def _last_seq(self, ends: Ends, upto: int) -> int:
         number, last_seq, last_position, _, _ = ends
@@ -216,13 +238,26 @@ class Reader:
             self._load_types()
         return [number for number, (name, _) in self._types.items() if name in types]
 
+    def _knows_types(self) -> bool:
+        """Say whether events can be read at all, as far as their types go."""
+        try:
+            self._load_types()
+        except FAILURES:
+            return False
+        return True
+
     def _load_types(self) -> None:
         types = self._connection().execute("SELECT id, name FROM types").fetchall()
         self._types = {number: (str(name), label(str(name))) for number, name in types}
 
     def _name(self, number: int) -> tuple[str, int]:
         query = "SELECT name FROM streams WHERE id = ?"
-        row = self._connection().execute(query, (number,)).fetchone()
+        try:
+            row = self._connection().execute(query, (number,)).fetchone()
+        except FAILURES as error:
+            if not _is_damage(error):
+                raise
+            row = None  # of this stream, not of the others
         if row is None:
             return UNNAMED
         if len(self._names) >= NAMES_MAX:
@@ -233,7 +268,22 @@ class Reader:
     def _connection(self) -> sqlite3.Connection:
         if self._db is None:
             self._db = sqlite3.connect(self._uri, uri=True, isolation_level=None, check_same_thread=False)
+            self._db.text_factory = TEXT
         return self._db
+
+    def _unreadable_to(self, position: int, upto: int) -> int:
+        """Return the last position, from ``position`` on, that lies in the same damaged page of the file."""
+        last = min(position + UNREADABLE_MAX - 1, upto)
+        while position < last:
+            try:
+                self._connection().execute(IS_THERE, (position + 1,)).fetchone()
+            except FAILURES as error:
+                if not _is_damage(error):
+                    break
+                position += 1
+            else:
+                break
+        return position
 
     def _failed(self, error: Exception) -> LogUnavailable:
         self.close()
@@ -241,5 +291,7 @@ class Reader:
 
 
 def _is_damage(error: Exception) -> bool:
+    if isinstance(error, UnicodeDecodeError):
+        return True
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}

@@ -6,20 +6,24 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from time import perf_counter
 
+import structlog
+
 from service.errors import LogUnavailable
 from service.log import Appended, NewEvent, Recorded
 from service.log.checks import check_append
 from service.log.meter import Meter
-from service.log.reader import Reader
+from service.log.reader import IndexDamaged, Reader
 from service.log.room import Room
 from service.log.store import Append, Store, opened
 from service.log.tail import Tail
 from service.log.writer import Request, Told, Writer
 
 APPENDS_WAITING_MAX = 1_000  # handed to the writer and not answered; the next append waits
+LOOKED_AT = 500  # events at once, where the index of types is damaged
 
 Answer = asyncio.Future[Appended]
 Ticket = tuple[Answer, float]  # and when it was asked for
+diagnostics = structlog.get_logger("tailrace.log")
 
 
 class SqliteLog:
@@ -32,6 +36,7 @@ class SqliteLog:
         self._room = Room(APPENDS_WAITING_MAX)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        self._index_damaged = False  # as far as anybody has met it
         self._requests: list[Request[Ticket]] = []
         self._turn_at = 0.0  # one look at the clock for all appends of one turn of the loop
         self._writer: Writer[Ticket] = Writer(path, store, self._tell)
@@ -88,10 +93,15 @@ class SqliteLog:
         page = self._tail.read_all(after=after, limit=limit, types=types)
         if page is None:
             floor = self._tail.floor
-            page = self._reader.page_all(after=after, limit=limit, types=types, upto=floor)
+            try:
+                page = self._reader.page_all(after=after, limit=limit, types=types, upto=floor)
+            except IndexDamaged:
+                page = await self._look_for(types or (), after=after, limit=limit, upto=floor)
             if not page:
                 page = self._tail.read_all(after=floor, limit=limit, types=types)
-        return page or ()
+            if page is None:  # the tail has moved on while each event was looked at
+                return await self.read_all(after=floor, limit=limit, types=types)
+        return page
 
     async def wait(self, stream: str | None, *, after: int, types: Collection[str] | None = None) -> int:
         """Sleep, or when there is something already, only let the others have a turn.
@@ -121,6 +131,21 @@ class SqliteLog:
             await asyncio.to_thread(self._writer.close)
             await asyncio.sleep(0)  # the last answers are on their way through the loop
             self._reader.close()  # who still read meanwhile
+
+    async def _look_for(
+        self, types: Collection[str], *, after: int, limit: int, upto: int
+    ) -> Sequence[Recorded]:
+        """Look at each event, since no index leads to those of ``types``. Raises Damaged, LogUnavailable."""
+        page: Sequence[Recorded] = ()
+        while after < upto and not page:
+            looked_at = self._reader.page_all(after=after, limit=LOOKED_AT, types=None, upto=upto)
+            after = looked_at[-1].position if looked_at else upto
+            page = [event for event in looked_at if event.type in types]
+            await asyncio.sleep(0)
+        if not self._index_damaged:  # and not the event that it leads to
+            self._index_damaged = True
+            diagnostics.error("the index of types is damaged, events are looked for one by one")
+        return page[:limit]
 
     def _last_seq(self, stream: str) -> int:
         last_seq = self._tail.last_seq(stream)

@@ -83,19 +83,19 @@ def verify(path: Path, progress: Callable[[int, int], None] = lambda _done, _all
         return Verdict(0, 0, 0, b"", [str(error)], 1)
     reader = Reader(path, immutable=_has_no_wal(path))
     walk = _Walk(connection)
+    streams = 0
     try:
         for fault in _of_file(connection):
             walk.tell(fault)
         try:
-            (head,) = connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()
-            for events in _pages(reader, head, walk):
-                walk.take(events)
-                progress(walk.position, head)
-            _compare(connection, walk)
-            (streams,) = connection.execute("SELECT count(*) FROM streams").fetchone()
+            _take_all(connection, reader, walk, progress)
         except (sqlite3.Error, UnicodeDecodeError, LogUnavailable) as error:
             walk.tell(f"the file cannot be read behind position {walk.position}: {error}")
-            streams = 0
+        try:
+            _compare(connection, walk)
+            (streams,) = connection.execute("SELECT count(*) FROM streams").fetchone()
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            walk.tell(f"its tables cannot be compared: {error}")
     finally:
         reader.close()
         connection.close()
@@ -177,11 +177,13 @@ class _Walk:
     def skip(self, damaged: Damaged) -> None:
         """Note a damaged event and go on behind it."""
         assert damaged.position is not None
+        if not damaged.stream:
+            self.tell(f"{_span('position', self.position + 1, damaged.position)} damaged, of no known stream")
+            self.events += damaged.position - self.position
+            self.position = damaged.position
+            return
         self._reach(damaged.position)
         self.events += 1
-        if not damaged.stream:
-            self.tell(f"position {damaged.position} holds a damaged event of no known stream")
-            return
         # The row's own seq may be what is damaged; the next one in its stream is the likelier.
         link = self._links.get(damaged.stream)
         seq = damaged.seq if link is None else link.seq + 1
@@ -257,7 +259,11 @@ def _tables(connection: sqlite3.Connection) -> set[str]:
     return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
-def _pages(reader: Reader, head: int, walk: _Walk) -> Iterator[Sequence[Recorded]]:
+def _take_all(
+    connection: sqlite3.Connection, reader: Reader, walk: _Walk, progress: Callable[[int, int], None]
+) -> None:
+    """Walk through all that can be read, and see that every stream came to its end."""
+    (head,) = connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()
     while walk.position < head:
         try:
             events = reader.page_all(after=walk.position, limit=PAGE_EVENTS, types=None, upto=head)
@@ -265,8 +271,11 @@ def _pages(reader: Reader, head: int, walk: _Walk) -> Iterator[Sequence[Recorded
             walk.skip(damaged)
         else:
             if not events:
-                return
-            yield events
+                break
+            walk.take(events)
+            progress(walk.position, head)
+    for fault in walk.open_ends():
+        walk.tell(fault)
 
 
 def _of_file(connection: sqlite3.Connection) -> Iterator[str]:
@@ -281,8 +290,6 @@ def _of_file(connection: sqlite3.Connection) -> Iterator[str]:
 
 def _compare(connection: sqlite3.Connection, walk: _Walk) -> None:
     """Compare where the streams ended with what their own rows say, and the index with the events."""
-    for fault in walk.open_ends():
-        walk.tell(fault)
     for name, last_seq in connection.execute(LOST_ENDS, (FAULTS_TOLD_MAX,)).fetchall():
         walk.tell(f"{name}: its end does not fit event {last_seq}")
     for index in sorted(_tables(connection) & LACKING.keys()):  # a log of an older version lacks one

@@ -220,10 +220,10 @@ class Projections:
     async def unfinished(self) -> Unfinished:
         """Return the runs that go on. Waits as long as it takes: nothing can begin before it is known."""
         while True:
-            await self.caught_up(None)
             try:
+                await self.caught_up(None)
                 return self._select(_unfinished)
-            except NotCaughtUp:  # met damage: the views are made again
+            except (NotCaughtUp, LogUnavailable):  # run() says why; met damage, it makes the views again
                 await asyncio.sleep(RETRY_S)
 
     async def run_detail(self, run_id: str) -> RunDetail | None:

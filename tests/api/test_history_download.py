@@ -104,3 +104,34 @@ async def test_damage_ends_the_download_with_its_name_behind_all_that_comes_befo
             event["seq"] for event in (await history.get("/workflows/runs/r63/events?after=6"))["data"]
         ] == [7, 8, 9]
     await log.close()
+
+
+async def test_where_a_page_of_the_file_is_damaged_the_position_says_behind_what_to_go_on(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "log.db"
+    log = SqliteLog.open(path)
+    for number in range(100):
+        await append_frames(log, f"r{number}", guide_frames())
+    await log.close()
+    with sqlite3.connect(path) as db:
+        leaves = "SELECT pageno FROM dbstat WHERE name = 'events' AND pagetype = 'leaf' ORDER BY path"
+        page = db.execute(leaves).fetchall()[20][0]
+    db.close()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(bytes(4096))
+    log = SqliteLog.open(path)
+    async with projecting(tmp_path / "views", log) as projections:
+        history = History(log, context_of(log, projections))
+        *lines, last = await history.lines("/events")
+        assert [line["cursor"] for line in lines] == list(range(1, len(lines) + 1))
+        assert "stream" not in last["problem"]
+        position = last["problem"]["position"]
+        assert len(lines) < position < len(lines) + 40
+        assert (await history.get(f"/events?cursor={len(lines)}", 500))["position"] == position
+        rest = await history.lines(f"/events?cursor={position}")
+        assert [line["cursor"] for line in rest] == list(
+            range(position + 1, await log.wait(None, after=-1) + 1)
+        )
+    await log.close()

@@ -58,6 +58,7 @@ ROWS = [
     Row("I/O faults of the running service", program("tests.faults.failing_kernel", "faults"), 500, "faults", 60),
     Row("full disk", program("tests.faults.full_disk", "positions"), 1_000, "positions", 120),
     Row("bit flips and truncations", program("tests.faults.damage", "cases"), 1_000, "cases", 60),
+    Row("pages of the log destroyed, one after the other", program("tests.faults.pages", "ways"), 8, "ways", 60),
     Row("simulation of the log", f"{SIMULATION} log", 1_000_000, "seeds", 240),
     Row("simulation of live readers", f"{SIMULATION} crowds", 50_000, "seeds", 120),
     Row("simulation of sealing", f"{SIMULATION} sealing", 20_000, "seeds", 60),

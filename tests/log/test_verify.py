@@ -50,7 +50,7 @@ async def test_what_only_the_wal_holds_counts(tmp_path: Path) -> None:
         ("UPDATE streams SET chain = zeroblob(32) WHERE id = 1", ["run/a: its end does not fit event 8"]),
         ("UPDATE streams SET last_seq = 4 WHERE id = 1", ["run/a: event 5 stands behind its end, 4"]),
         ("UPDATE streams SET name = 'run/c' WHERE id = 1", ["run/c: event 0 is damaged"]),
-        ("DELETE FROM streams WHERE id = 1", ["position 1 holds a damaged event of no known stream"]),
+        ("DELETE FROM streams WHERE id = 1", ["position 1 is damaged, of no known stream"]),
         ("UPDATE types SET name = 'x' WHERE name = 'other'", ["run/b: event 0 is damaged"]),
         ("UPDATE places SET position = 2 WHERE stream = 1 AND seq = 4",
          ["the index places lacks 1 events and has 0 too many"]),
