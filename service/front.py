@@ -129,7 +129,9 @@ class Front:
         async def look() -> Seen:
             try:
                 lag = await projections.lag()
-                return Seen(await projections.run_counts(), lag.events, lag.seconds)
+                counts = await projections.run_counts()
+                last_seqs = await stream_meter.last_seqs(log, context.readers)
+                return Seen(counts, lag.events, lag.seconds, last_seqs)
             except (LogUnavailable, sqlite3.Error) as error:
                 _diagnostics.warning("figures left out", reason=str(error))
                 return Seen()

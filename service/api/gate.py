@@ -12,7 +12,7 @@ import structlog
 from service.api.asgi import App, Message, Receive, Scope, Send, only, send_problem
 from service.api.bodies import has_body, oversized, replayed, whole_body
 from service.api.credentials import Credentials
-from service.api.measured import Meter, tell
+from service.api.measured import ENDED, Meter, tell
 from service.api.peers import Proxies
 from service.api.problems import Problem, problem_of
 from service.api.rights import GRANT
@@ -72,13 +72,14 @@ class Gate:
             return
         began = time.perf_counter()
         request_id = secrets.token_hex(8)
-        answer = _Answer(send, request_id)
+        answer, client = _Answer(send, request_id), ""
         # A request that was sent behind another begins with a copy of that one's context.
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id, **told_by_caller(scope["headers"]))
         try:
             # Not within _admit: each call that an open stream is deep in takes memory, of each watcher.
             admitted = await self._admit(scope, receive, answer)
+            client = (scope.get("client") or ("",))[0]  # what else is known of it, an open stream forgets
             if admitted is not None:
                 await self.app(scope, admitted, answer)
         finally:
@@ -90,7 +91,9 @@ class Gate:
                 path=scope["path"],
                 status=answer.status,
                 by=scope[GRANT].name if GRANT in scope else None,
+                client=client,
                 ms=round(seconds * 1000, 1),
+                **({"ended": scope[ENDED]} if ENDED in scope else {}),
             )
 
     async def _admit(self, scope: Scope, receive: Receive, answer: "_Answer") -> Receive | None:

@@ -5,6 +5,7 @@ from typing import Protocol
 from service.api.asgi import Scope
 
 ROUTE = "tailrace.route"  # in the scope: the template of the route that took the request
+ENDED = "tailrace.ended"  # in the scope of a stream that is over: how it ended, as the metrics have it
 STREAM = "/api/v2/workflows/runs/{run_id}/stream"
 NO_ROUTE = "none"  # refused at the gate, or nothing is there: a path of somebody's choice is no label
 

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from service.access import ANONYMOUS, EVERYTHING, Authentication, Grant
 from service.api.asgi import Receive, Scope, Send, may_close, send_problem
+from service.api.measured import ENDED
 from service.api.owners import MaySee, sees_all
 from service.api.patience import SHUTTING_DOWN, held
 from service.api.peers import counted_address
@@ -128,6 +129,7 @@ class StreamEndpoint:
                 how = str(problem.status)
                 await _refuse(scope, receive, send, problem)
             finally:
+                scope[ENDED] = how
                 self.meter.over(reader.form, how, monotonic() - reader.began_at)
 
     def _refusal(self, scope: Scope, run_id: str, grant: Grant, address: str) -> Problem | None:

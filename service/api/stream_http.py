@@ -12,7 +12,7 @@ from service.api.race import first_of
 from service.api.readers import Reader
 from service.api.stream_control import Narrator, Part
 from service.api.stream_form import Form
-from service.api.stream_meter import LEFT, StreamMeter
+from service.api.stream_meter import LEFT, StreamMeter, left
 from service.api.stream_read import Reading
 from service.errors import TailraceError
 from service.wire.outgoing import EXTENSION, PIECE_BYTES_MAX, Outgoing
@@ -39,8 +39,8 @@ async def stream_over_http(
 ) -> str:
     """Send what ``reading`` yields, to the run's end; maybe 204 when a finished run has nothing left to send.
 
-    Returns how it ended: ``end``, a status, or LEFT; before the run does if ``reader`` has to stop. Raises
-    what the log raises before the response has begun.
+    Returns how it ended: ``end``, a status, or ``left``; before the run does if ``reader`` has to stop.
+    Raises what the log raises before the response has begun.
     """
     outgoing: Outgoing | None = (scope.get("extensions") or {}).get(EXTENSION)
     if outgoing is not None:
@@ -62,7 +62,7 @@ async def stream_over_http(
             _stopped(reader, form),
         )
     await _farewell(body, last, outgoing)
-    return how
+    return left(outgoing) if how == LEFT else how
 
 
 Last = tuple[bytes, str]  # the last bytes of a stream, and how it ended

@@ -1,13 +1,23 @@
 """What the streams tell of themselves: counted where they run, read when somebody scrapes."""
 
+import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from service.api.readers import Readers
+from service.log import Log
 from service.ops.families import Family, Figures, Seen, one
 from service.ops.histogram import FLUSHES_S, STEPS_S, Histogram
+from service.wire.outgoing import Outgoing
 
 LEFT = "left"  # how a stream ended whose client went away, or lost its network
+SLOW_EVENTS = 1_000  # behind its run's newest is slow
+LOOKS_PER_TURN = 100
+
+
+def left(outgoing: Outgoing | None) -> str:
+    """Return how a stream ended whose connection is gone: LEFT, or the code with which we gave up on it."""
+    return str(outgoing.gave_up) if outgoing is not None and outgoing.gave_up else LEFT
 
 
 class StreamMeter:
@@ -56,7 +66,13 @@ def families(meter: StreamMeter, readers: Readers) -> list[Family]:
                one(lambda: meter.fell_behind)),
         Family("tailrace_stream_replay_lag_events", "gauge",
                "Events that the replaying stream which has most before it still has to come to its edge.",
-               lambda seen: _replay_lag(readers, seen)),
+               lambda _: [((), max((reader.behind for reader in readers), default=0))]),
+        Family("tailrace_stream_tail_lag_events", "gauge",
+               "Events that the live stream which is furthest behind still has to come to its run's newest.",
+               lambda seen: [((), max((lag for _, lag in _lags(readers, seen)), default=0))]),
+        Family("tailrace_streams_slow", "gauge",
+               f"Live streams that are more than {SLOW_EVENTS} events behind their run's newest, by form.",
+               lambda seen: _slow(readers, seen), ("form",)),
     ]  # fmt: skip
 
 
@@ -71,5 +87,22 @@ def _by_form(histograms: Mapping[str, Histogram]) -> Iterable[tuple[tuple[str, .
     return [((form,), taken) for form, taken in histograms.items()]
 
 
-def _replay_lag(readers: Readers, _: Seen) -> Figures:
-    return [((), max((reader.behind for reader in readers), default=0))]
+def _lags(readers: Readers, seen: Seen) -> Iterator[tuple[str, int]]:
+    """Yield the form of each live stream and how many events it is behind."""
+    for reader in readers:
+        if reader.phase == "live" and reader.place is not None and reader.run_id in seen.last_seqs:
+            yield reader.form, max(0, seen.last_seqs[reader.run_id] - reader.place.after)
+
+
+def _slow(readers: Readers, seen: Seen) -> Figures:
+    return list(Counter((form,) for form, lag in _lags(readers, seen) if lag > SLOW_EVENTS).items())
+
+
+async def last_seqs(log: Log, readers: Readers) -> dict[str, int]:
+    """Return where the runs with live streams have come to. Raises LogUnavailable."""
+    found: dict[str, int] = {}
+    for count, run_id in enumerate({reader.run_id for reader in readers if reader.phase == "live"}, 1):
+        found[run_id] = await log.wait(f"run/{run_id}", after=-2)
+        if count % LOOKS_PER_TURN == 0:
+            await asyncio.sleep(0)
+    return found

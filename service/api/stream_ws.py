@@ -16,12 +16,12 @@ from service.api.race import first_of
 from service.api.readers import Reader
 from service.api.stream_control import Narrator, Part
 from service.api.stream_live import LiveRuns, Watcher
-from service.api.stream_meter import LEFT
+from service.api.stream_meter import left
 from service.api.stream_read import Reading
 from service.errors import Damaged, LogUnavailable, TailraceError
 from service.wire.allowance import CLIENT_FRAME_BYTES_MAX, Allowance
 from service.wire.frames import text_frame
-from service.wire.outgoing import EXTENSION, PIECE_BYTES_MAX
+from service.wire.outgoing import EXTENSION, PIECE_BYTES_MAX, STALLED, Outgoing
 from service.wire.parking import PARKING, WOKEN, Parking
 
 Opening = Callable[[], Awaitable[Reading]]
@@ -56,17 +56,18 @@ async def stream_over_websocket(
     reader: Reader,
     stall_timeout_s: float,
 ) -> str:
-    """Accept, send what the reading yields, and close; returns the close code, or LEFT.
+    """Accept, send what the reading yields, and close; returns the close code, or ``left``.
 
     ``opening``: the reading, or what returns it in its own time; what that raises becomes a close. ``reader``
     says when to stop before the end. ``scope`` is left with little in it.
     """
     await receive()  # websocket.connect
     sender = Sender(send, opening, live, stall_timeout_s, _extension(scope, PARKING), reader)
-    if (outgoing := _extension(scope, EXTENSION)) is not None:
+    outgoing: Outgoing | None = _extension(scope, EXTENSION)
+    if outgoing is not None:
         outgoing.stall_timeout_s = stall_timeout_s
         outgoing.stall_reason = sender.stall_reason
-    del opening, outgoing  # as the rest of the request: all this would be held for each watcher, for hours
+    del opening  # as the rest of the request: all this would be held for each watcher, for hours
     now = await sender.begin()
     await _accept(scope, send, sender)
     forget_request(scope)
@@ -82,10 +83,10 @@ async def stream_over_websocket(
             finally:
                 sender.unpark()
             if message["type"] != WOKEN:
-                return LEFT
+                return left(outgoing)
         now = Now.BEHIND
     if not isinstance(now, Close):
-        return LEFT
+        return left(outgoing)
     await send({"type": "websocket.close", "code": now.code, "reason": now.reason})
     return str(now.code)
 
@@ -174,7 +175,7 @@ class Sender:
         try:
             return await sending
         except TimeoutError:
-            return Close(4408, self.stall_reason())
+            return Close(STALLED, self.stall_reason())
         except OSError:
             return Now.LEFT  # its disconnect arrives at the reader as well
         except TailraceError as error:

@@ -22,6 +22,7 @@ class Seen(Struct, frozen=True):
     runs: Mapping[str, int] | None = None
     lag_events: int | None = None
     lag_s: float | None = None
+    last_seqs: Mapping[str, int] = {}  # of the runs with live streams
 
 
 class Family(Struct, frozen=True):

@@ -11,7 +11,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from service.wire.outgoing import CHECKS_PER_TIMEOUT, EXTENSION, Outgoing
+from service.wire.outgoing import CHECKS_PER_TIMEOUT, EXTENSION, STALLED, Outgoing
 from service.wire.rounds import rounds
 
 HEADER_BYTES_MAX = 32 * 1024  # request line and headers
@@ -162,6 +162,7 @@ class HttpProtocol(HttpToolsProtocol):
             if now - max(self._ending_since, moved_at) >= self.close_timeout_s:
                 self.outgoing.cut_off()
         elif now - moved_at >= self.outgoing.stall_timeout_s:
+            self.outgoing.gave_up = STALLED
             self.outgoing.cut_off()
         elif self._in_request and now - self._began_at >= self._allowed_s():
             self._expire()

@@ -20,6 +20,7 @@ PIECE_BYTES_MAX = 48 * 1024
 
 EXTENSION = "tailrace.outgoing"  # in scope["extensions"] of our protocols; the value is an Outgoing
 STALL_TIMEOUT_S = 60.0
+STALLED = 4408  # the close code of who takes nothing for so long
 CHECKS_PER_TIMEOUT = 8  # how finely a timeout is watched: it fires at most an eighth late
 
 _TCP_INFO_BYTES = 256
@@ -31,16 +32,18 @@ class Outgoing:
 
     ``now`` is a monotonic clock in seconds. ``stall_timeout_s`` and ``stall_reason`` belong to whoever
     answers on this connection: how long a reader may take nothing at all, and what to tell it then.
+    ``gave_up`` is the close code with which its protocol has given up on the reader, 0 until it does.
     """
 
     __slots__ = (
-        "_descriptor", "_moved_at", "_now", "_socket", "_taken", "stall_reason", "stall_timeout_s",
-        "transport",
+        "_descriptor", "_moved_at", "_now", "_socket", "_taken", "gave_up", "stall_reason",
+        "stall_timeout_s", "transport",
     )  # fmt: skip
 
     def __init__(self, transport: asyncio.Transport, now: Callable[[], float]) -> None:
         self.transport = transport
         self.stall_timeout_s = STALL_TIMEOUT_S
+        self.gave_up = 0
         self.stall_reason: Callable[[], str] = lambda: "no progress"
         self._now = now
         self._socket: socket.socket | None = transport.get_extra_info("socket")

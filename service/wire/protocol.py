@@ -25,7 +25,7 @@ from websockets.server import ServerProtocol
 from service.wire.allowance import CLIENT_FRAME_BYTES_MAX, Allowance
 from service.wire.connection import Connection
 from service.wire.http_protocol import HttpProtocol
-from service.wire.outgoing import CHECKS_PER_TIMEOUT, EXTENSION, PIECE_BYTES_MAX, Outgoing
+from service.wire.outgoing import CHECKS_PER_TIMEOUT, EXTENSION, PIECE_BYTES_MAX, STALLED, Outgoing
 from service.wire.parking import PARKING, WOKEN
 from service.wire.rounds import rounds
 from service.wire.slim import Flag, Mailbox
@@ -304,7 +304,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         if self.close_sent or self.transport.is_closing():
             self._check_ending(now, moved_at)
         elif self.handshake_complete and now - moved_at >= self.outgoing.stall_timeout_s:
-            self._close(4408, self.outgoing.stall_reason())
+            self._close(STALLED, self.outgoing.stall_reason())
         elif self.handshake_complete:
             self._check_alive(now, moved_at)
         self._check_later()
@@ -350,6 +350,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
     def _ended(self, code: int, reason: str) -> None:
         """Wait for the client's own close: closing the socket under unread bytes would reset it."""
         self.close_sent = True
+        self.outgoing.gave_up = code
         self._ending_since = self.loop.time()
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
         # uvicorn closes the socket when the application returns, unless this timer is set.

@@ -1,5 +1,6 @@
 """What a scrape says of the streams: each figure moves with the real thing, and by as much."""
 
+import json
 import socket
 from contextlib import suppress
 
@@ -13,6 +14,10 @@ from tests.server import Server
 W = "/api/v2/workflows"
 TALKS = {"steps": {"a": {"type": "command", "config": {"command": "seq", "args": ["3000"]}}}}
 FLOODS = {"steps": {"a": {"type": "command", "config": {"command": "seq", "args": ["300000"]}}}}
+UPGRADE = (
+    "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)  # fmt: skip
 WAITS = {"steps": {"a": {"type": "wait", "config": {"duration": "10m"}}}}
 
 
@@ -66,24 +71,59 @@ def test_who_is_live_and_how_they_end(server):
                 client.recv()
     after = until(server, lambda now: now("tailrace_streams") == 0)
     ended = "tailrace_streams_ended_total"
-    assert after(ended, form="websocket", how="left") - before(ended, form="websocket", how="left") >= 2
+    assert after(ended, form="websocket", how="left") - before(ended, form="websocket", how="left") == 2
+    assert after(ended, form="websocket", how="1009") - before(ended, form="websocket", how="1009") == 1
     assert after(ended) - before(ended) == 3
     assert server.post(f"{W}/runs/{run_id}/cancel").status == 202
     server.finished(run_id)
 
 
+def stuck(server: Server, run_id: str, *headers: str) -> socket.socket:
+    """Open a stream at the live edge of a run, and read nothing."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    client.connect(("127.0.0.1", server.port))
+    request = f"GET {W}/runs/{run_id}/stream?after=tail HTTP/1.1", f"Host: 127.0.0.1:{server.port}", *headers
+    client.sendall("\r\n".join([*request, "", ""]).encode())
+    return client
+
+
+def test_who_falls_behind_and_on_whom_we_give_up(tmp_path):
+    bounds = {"TAILRACE_STALL_TIMEOUT_S": 3, "TAILRACE_PING_INTERVAL_S": 1, "TAILRACE_PONG_TIMEOUT_S": 2}
+    with Server(tmp_path, TAILRACE_DRAIN_TIMEOUT_S=0, **bounds) as server:
+        server.create("floods", FLOODS)
+        server.create("waits", WAITS)
+        flooding, waiting = server.execute("floods"), server.execute("waits")
+        clients = [
+            stuck(server, flooding, *UPGRADE),
+            stuck(server, flooding, "Accept: text/event-stream"),
+            stuck(server, flooding, "Accept: application/x-ndjson"),
+            stuck(server, waiting, *UPGRADE),  # takes what there is, and answers no PING
+        ]
+        found = until(
+            server,
+            lambda now: all(
+                now("tailrace_streams_slow", form=form) == 1 for form in ("websocket", "sse", "ndjson")
+            ),
+        )
+        assert found("tailrace_stream_tail_lag_events") > 1_000
+        assert found("tailrace_stream_replay_lag_events") == 0, "they were at the edge when they began"
+        after = until(server, lambda now: now("tailrace_streams") == 0, 60)
+        for form, how in (("websocket", "4408"), ("sse", "4408"), ("ndjson", "4408"), ("websocket", "1011")):
+            assert after("tailrace_streams_ended_total", form=form, how=how) == 1
+        assert after("tailrace_streams_ended_total") == 4
+        assert after("tailrace_stream_tail_lag_events") == 0
+        for client in clients:
+            client.close()
+        lines = map(json.loads, server.diagnostics.read_text().splitlines())
+        told = [(line["ended"], line["client"]) for line in lines if "ended" in line]
+        assert sorted(told) == [("1011", "127.0.0.1"), *[("4408", "127.0.0.1")] * 3]
+
+
 def test_pushes_and_who_cannot_take_them(server):
     before = scrape(server)
     run_id = server.execute("floods")
-    stuck = socket.socket()
-    stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-    stuck.connect(("127.0.0.1", server.port))
-    lines = [
-        f"GET {W}/runs/{run_id}/stream?after=tail HTTP/1.1", f"Host: 127.0.0.1:{server.port}",
-        "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "", "",
-    ]  # fmt: skip
-    stuck.sendall("\r\n".join(lines).encode())
+    client = stuck(server, run_id, *UPGRADE)
     until(
         server,
         lambda now: now("tailrace_streams_fell_behind_total") > before("tailrace_streams_fell_behind_total"),
@@ -92,7 +132,7 @@ def test_pushes_and_who_cannot_take_them(server):
     server.finished(run_id, 120)
     after = scrape(server)
     assert after("tailrace_stream_push_seconds_count") > before("tailrace_stream_push_seconds_count")
-    stuck.close()
+    client.close()
     until(server, lambda now: now("tailrace_streams") == 0)
 
 
