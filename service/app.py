@@ -19,6 +19,7 @@ import structlog
 import uvloop
 
 from service.api.asgi import App
+from service.api.opening import opening
 from service.domain.definition import parse_definition
 from service.domain.events import RunComplete
 from service.engine.supervisor import Supervisor
@@ -38,6 +39,8 @@ from service.segments import Segments
 from service.server import check_certificate, listening, raise_open_files, server_of, url_of
 from service.steps import Step
 from service.steps.registry import close, containment, registry
+
+OPENS_WITHIN_S = 1.0  # else it has much to do
 
 _diagnostics = structlog.get_logger("tailrace")
 
@@ -110,7 +113,7 @@ def serve(settings: Settings) -> int:
 
 async def _serve(settings: Settings, sockets: list[socket], files_max: int) -> int:
     meters = Meters()
-    log = SqliteLog.open(settings.db, meters.log)
+    log = await _opened(settings, sockets, meters)
     try:
         port = sockets[0].getsockname()[1]
         async with build(settings, log, port=port, meters=meters, files_max=files_max) as service:
@@ -121,6 +124,20 @@ async def _serve(settings: Settings, sockets: list[socket], files_max: int) -> i
         print(f"tailrace: {service.failure}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
+
+
+async def _opened(settings: Settings, sockets: list[socket], meters: Meters) -> SqliteLog:
+    """Open the log; if that takes its time, tell so to whoever asks meanwhile. Raises LogUnavailable."""
+    log = asyncio.ensure_future(asyncio.to_thread(SqliteLog.open, settings.db, meters.log))
+    done, _ = await asyncio.wait([log], timeout=OPENS_WITHIN_S)
+    if not done:
+        _diagnostics.info("the log is being opened", db=str(settings.db))
+        server = server_of(opening, settings)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(server.serve([one.dup() for one in sockets]))  # it closes what it is given
+            await asyncio.wait([log])
+            server.should_exit = True  # who comes in between waits to be accepted
+    return log.result()
 
 
 async def _until_stopped(service: Service, settings: Settings, sockets: list[socket]) -> None:

@@ -6,14 +6,16 @@ import os
 import resource
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from service.app import build
@@ -21,7 +23,7 @@ from service.log.memory import MemoryLog
 from service.ops.settings import Settings
 from service.projection import Projections
 from service.server import CannotListen, listening
-from tests.server import ROOT, Server
+from tests.server import ROOT, Answer, Server
 
 W = "/api/v2/workflows"
 ECHO = {"steps": {"say": {"type": "command", "config": {"command": "echo", "args": ["hello"]}}}}
@@ -53,6 +55,44 @@ def test_a_run_from_create_to_its_end(tmp_path):
         assert run["context"]["outputs"]["say"]["stdout"].strip() == "hello"
         assert server.stop() == 0
         assert [line for line in lines(server) if line["level"] != "info"] == []
+
+
+def test_while_the_log_is_being_opened_whoever_asks_is_told(tmp_path):
+    with Server(tmp_path) as server, ThreadPoolExecutor(1) as beside:
+        server.create("greet", ECHO)
+        run_id = server.execute("greet")
+        server.finished(run_id)
+        server.stop()
+        foreign = sqlite3.connect(
+            server.db, isolation_level=None
+        )  # opening waits for it, as for any long work
+        foreign.execute("BEGIN IMMEDIATE")
+        starting = beside.submit(server.start)
+        deadline = time.monotonic() + 20
+        while (answer := answered(server, "/ready")) is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert answer.status == 503
+        assert [reason["code"] for reason in answer.json["reasons"]] == ["migrating"]
+        assert answer.headers["retry-after"] == "1"
+        assert server.get("/health").json["status"] == "ok"
+        assert server.get(f"{W}/runs/{run_id}").status == 503
+        with pytest.raises(InvalidStatus) as refused:
+            connect(f"{server.ws_url}{W}/runs/{run_id}/stream")
+        assert refused.value.response.status_code == 503
+        assert not starting.done()
+        foreign.close()
+        starting.result()
+        assert server.get(f"{W}/runs/{run_id}").json["status"] == "success"
+        assert "the log is being opened" in [line["message"] for line in lines(server)]
+
+
+def answered(server: Server, path: str) -> Answer | None:
+    """Return the answer, None while nobody listens or answers."""
+    try:
+        return server.get(path)
+    except OSError:
+        return None
 
 
 def test_all_its_files_are_its_owners_alone(tmp_path):

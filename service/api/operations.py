@@ -283,7 +283,8 @@ OPERATIONS = (
     ),
     Operation(
         "ready", "get", "/ready", "Whether runs are accepted and lists up to date; 503 gives every reason "
-        "and its code: draining, disk_full, log_unavailable, recovering, projection_behind, views_rebuilding",
+        "and its code: migrating, draining, disk_full, log_unavailable, recovering, projection_behind, "
+        "views_rebuilding",
         (Answered(200, "They are.", Health),), right=PUBLIC,
     ),
     Operation(

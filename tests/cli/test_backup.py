@@ -310,6 +310,24 @@ def test_a_stopped_service_s_log_is_copied_as_it_is_after_a_crash(tmp_path):
         assert events_of(tmp_path / "b.db") == events_of(server.db)[:events]
 
 
+@pytest.mark.parametrize("index", ["typed", "places"])
+def test_a_backup_of_a_log_whose_index_is_damaged_is_whole(server, tmp_path, index):
+    backup, copy = tmp_path / "b.db", tmp_path / "c.db"
+    assert tailrace(server.url, "backup", backup).code == 0
+    events = events_of(backup)
+    with sqlite3.connect(backup) as db:
+        (root,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (index,)).fetchone()
+    db.close()
+    with backup.open("r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(bytes(4096))
+    verdict = tailrace("", "verify", backup)
+    assert (verdict.code, "run/" in verdict.out) == (1, False), "no event is named"
+    assert tailrace("http://127.0.0.1:9", "backup", copy, "--db", backup).code == 0
+    assert tailrace("", "verify", copy).code == 0
+    assert events_of(copy) == events
+
+
 def test_verify_takes_the_log_of_the_settings_and_refuses_what_is_none(tmp_path):
     with Server(tmp_path) as server:
         server.create("lines", LINES)
