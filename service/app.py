@@ -18,7 +18,7 @@ from time import time_ns
 import structlog
 import uvloop
 
-from service.api.asgi import App
+from service.api.gate import Gate
 from service.api.opening import opening
 from service.domain.definition import parse_definition
 from service.domain.events import RunComplete
@@ -49,7 +49,7 @@ class Service:
     """The running parts of one service. ``stopping`` is set by ``stop``, or by a part that failed."""
 
     def __init__(self) -> None:
-        self.app: App
+        self.app: Gate
         self.closing = asyncio.Event()
         self.stopping = asyncio.Event()
         self.hurry = asyncio.Event()
@@ -141,7 +141,7 @@ async def _opened(settings: Settings, sockets: list[socket], meters: Meters) -> 
 
 
 async def _until_stopped(service: Service, settings: Settings, sockets: list[socket]) -> None:
-    server = server_of(service.app, settings)
+    server = server_of(service.app, settings, service.app.refused)
 
     def on_signal() -> None:
         service.stop()
@@ -185,7 +185,7 @@ async def build(
     segments = _segments(settings, log)
     behind = Behind(log, repository, projections, segments, service.engine, service.closing, meters)
     front = Front(settings, behind, port)
-    service.app = front.app
+    service.app = front.gate
     ways: dict[str, Callable[[], Awaitable[None]]] = {
         "garbage collector": Collector(collect=meters.garbage.timed(gc.collect)).run,
         "look at the loop": meters.loop.run,

@@ -13,7 +13,6 @@ import structlog
 from service.access import Authentication, KeyFile, TokenIssuer
 from service.api import api, public_paths, stream_meter
 from service.api.admission import Admission
-from service.api.asgi import App
 from service.api.context import Context
 from service.api.credentials import Credentials
 from service.api.gate import Gate, own_authorities
@@ -48,7 +47,7 @@ class Behind:
 
 
 class Front:
-    """``app`` answers requests; ``stream.run`` and ``admit`` have to run meanwhile."""
+    """``gate`` answers requests; ``stream.run`` and ``admit`` have to run meanwhile."""
 
     def __init__(self, settings: Settings, behind: Behind, port: int) -> None:
         """Put it together for ``port`` of the addresses that requests must name as their Host.
@@ -61,7 +60,7 @@ class Front:
         self._context = self._context_of(settings)
         streams = stream_meter.families(self.stream.meter, self.stream.readers)
         self._metrics = Metrics(behind.meters, self._sources(), *streams)
-        self.app: App = Gate(
+        self.gate = Gate(
             api(self._context, self.stream),
             authorities=own_authorities(settings.host, port, tls=settings.tls_cert is not None),
             hosts=settings.hosts,

@@ -6,7 +6,7 @@ import os
 import resource
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, cast
@@ -103,14 +103,23 @@ class Server(uvicorn.Server):
         self._short = short
 
 
-def server_of(app: App, settings: Settings) -> Server:
-    """Return a server for ``app``; ``serve(sockets)`` runs it until ``should_exit`` is set."""
+def server_of(app: App, settings: Settings, refused: Callable[[int, str, str], None] | None = None) -> Server:
+    """Return a server for ``app``; ``serve(sockets)`` runs it until ``should_exit`` is set.
+
+    ``refused`` is told of requests that ``app`` never sees: the status, the peer's address, the answer's id.
+    """
     application: Any = app
+
+    class Protocol(HttpProtocol):
+        def refused(self, status: int, address: str, request_id: str) -> None:
+            if refused is not None:
+                refused(status, address, request_id)
+
     return Server(
         uvicorn.Config(
             application,
             interface="asgi3",
-            http=HttpProtocol,
+            http=Protocol,
             ws=StreamProtocol,
             ws_per_message_deflate=False,
             ws_ping_interval=settings.ping_interval_s,

@@ -12,7 +12,7 @@ import structlog
 from service.api.asgi import App, Message, Receive, Scope, Send, only, send_problem
 from service.api.bodies import has_body, oversized, replayed, whole_body
 from service.api.credentials import Credentials
-from service.api.measured import ENDED, Meter, tell
+from service.api.measured import ENDED, NO_ROUTE, Meter, tell
 from service.api.peers import Proxies
 from service.api.problems import Problem, problem_of
 from service.api.rights import GRANT
@@ -95,6 +95,11 @@ class Gate:
                 ms=round(seconds * 1000, 1),
                 **({"ended": scope[ENDED]} if ENDED in scope else {}),
             )
+
+    def refused(self, status: int, client: str, request_id: str) -> None:
+        """Count and tell a request that was none: not HTTP, too large, or never finished."""
+        self.meter.answered(route=NO_ROUTE, method="", status=status, seconds=None)
+        _diagnostics.info("request refused", status=status, client=client, request_id=request_id)
 
     async def _admit(self, scope: Scope, receive: Receive, answer: "_Answer") -> Receive | None:
         """Return how the app gets the request, or None: it has been answered, or the client has left."""

@@ -3,6 +3,7 @@
 # ruff: noqa: D102  most methods are uvicorn's or asyncio's own, with their meaning
 
 import asyncio
+import secrets
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -138,9 +139,17 @@ class HttpProtocol(HttpToolsProtocol):
             return
         problem = {"type": "about:blank", "title": status.phrase, "status": status.value}
         body = msgspec.json.encode(problem | ({"detail": detail} if detail else {}))
-        head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        self.transport.write(STATUS_LINE[status] + head % len(body) + body)
+        request_id = secrets.token_hex(8)
+        head = (
+            b"content-type: application/problem+json\r\ncontent-length: %d\r\nx-request-id: %s\r\n"
+            b"connection: close\r\n\r\n"
+        )
+        self.transport.write(STATUS_LINE[status] + head % (len(body), request_id.encode()) + body)
         self.transport.close()
+        self.refused(status.value, self.client[0] if self.client else "", request_id)
+
+    def refused(self, status: int, address: str, request_id: str) -> None:
+        """Hear of a request that no application has seen; ``request_id`` is in its answer. For subclasses."""
 
     # Deadlines
 

@@ -237,6 +237,29 @@ def test_requests_by_the_template_of_their_route_never_by_their_path(server):
     assert not re.search("secret-of-mine|nobody|evil|TRACE", after.text)
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"), [(b"BAD\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nX: " + b"x" * 70_000, 431)]
+)
+def test_what_is_no_request_is_counted_and_told_with_its_address_and_id(server, sent, status):
+    before = scrape(server)
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(sent)
+        answer = client.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    (request_id,) = re.findall(rb"\r\nx-request-id: ([0-9a-f]{16})\r\n", answer)
+    after = until(
+        server,
+        lambda now: (
+            now("tailrace_http_requests_total", route="none", status=str(status))
+            == before("tailrace_http_requests_total", route="none", status=str(status)) + 1
+        ),
+    )
+    assert after("tailrace_http_requests_total", method="other") > 0
+    (told,) = [line for line in server.diagnostics.read_text().splitlines() if request_id.decode() in line]
+    line = json.loads(told)
+    assert (line["message"], line["status"], line["client"]) == ("request refused", status, "127.0.0.1")
+
+
 def test_a_request_that_waits_is_held(server):
     run_id = server.execute("hour")
     until(server, lambda now: now("tailrace_attempts_running", type="wait") == 1)
