@@ -3,8 +3,9 @@
 Follows the log like anyone else. Losing the views file loses nothing but the time to fill it.
 """
 
-from service.projection.projections import Lag, Making, Projections, Unfinished
+from service.projection.projections import Lag, Making, Projections
 from service.projection.reads import RunCursor, RunDetail, RunFilter, RunSummary, StepRow, VariableRow
+from service.projection.unfinished import Unfinished
 from service.projection.workflows import WorkflowSummary
 
 __all__ = [

@@ -5,6 +5,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
@@ -16,31 +17,18 @@ from service.log import Log
 from service.log.follow import follow_all
 from service.projection import reads, workflows
 from service.projection.reads import RunCursor, RunDetail, RunFilter, RunSummary, StepRow, VariableRow
+from service.projection.unfinished import Unfinished, unfinished_in
 from service.projection.views import DAMAGE, EVENT_TYPES, Checkpoint, Views, checkpoint_of
 from service.projection.workflows import WorkflowSummary
 
 CAUGHT_UP_TIMEOUT_S = 2.0
 PAGE_EVENTS = 1_000  # of one transaction of the views
+UNFINISHED_WITHIN_S = 2.0  # else views are being made, which takes several times as long as to go without
 RETRY_S = 0.5  # after a failure of either file that may pass, such as a full disk
 
 P = ParamSpec("P")
 T = TypeVar("T")
 diagnostics = structlog.get_logger("tailrace.projection")
-
-
-class Unfinished(NamedTuple):
-    """The runs without a seal, oldest first, as of ``position`` in the log: follow on from there.
-
-    ``owners``: who started each.
-    """
-
-    owners: dict[str, str | None]
-    position: int
-
-    @property
-    def run_ids(self) -> list[str]:
-        """Return their ids."""
-        return list(self.owners)
 
 
 class Lag(NamedTuple):
@@ -221,10 +209,13 @@ class Projections:
         """Return the runs that go on. Waits as long as it takes: nothing can begin before it is known."""
         while True:
             try:
-                await self.caught_up(None)
+                await self.caught_up(UNFINISHED_WITHIN_S)
                 return self._select(_unfinished)
-            except (NotCaughtUp, LogUnavailable):  # run() says why; met damage, it makes the views again
+            except LogUnavailable:  # run() says why
                 await asyncio.sleep(RETRY_S)
+            except NotCaughtUp:
+                with suppress(LogUnavailable):
+                    return await unfinished_in(self._log)
 
     async def run_detail(self, run_id: str) -> RunDetail | None:
         """Return a run with its values, None if there is none. ``last_seq`` is that of its newest event."""

@@ -2,8 +2,10 @@
 
 import asyncio
 import random
+import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from service.domain.events import CancelRequested, StepStart
@@ -12,6 +14,7 @@ from service.log.follow import follow_all
 from service.log.memory import MemoryLog
 from service.log.sqlite import SqliteLog
 from service.projection import Projections
+from service.projection.views import Views
 from tests.projection.histories import (
     append_frames,
     append_run,
@@ -127,13 +130,26 @@ async def test_readers_wait_for_a_slow_follower_and_give_up_in_time(tmp_path: Pa
         monkeypatch.undo()
 
 
-async def test_unfinished_and_its_position_miss_no_run(tmp_path: Path, log) -> None:
+@pytest.mark.parametrize("views", ["made", "in the making"])
+async def test_unfinished_and_its_position_miss_no_run(
+    tmp_path: Path, log, monkeypatch: pytest.MonkeyPatch, views: str
+) -> None:
+    gate = threading.Event()
     for number in range(30):
         frames = guide_frames()
         await append_frames(log, f"r{number}", frames if number % 3 else frames[: 1 + number % 2])
+    owned = msgspec.structs.replace(start(), trigger={"type": "api", "by": "ann"})
+    await append_run(log, "owned", [owned])
+    if views == "in the making":
+        monkeypatch.setattr("service.projection.projections.UNFINISHED_WITHIN_S", 0.05)
+        monkeypatch.setattr(Views, "apply", lambda *_: gate.wait())
     async with projecting(tmp_path / "views", log) as projections:
-        unfinished = await projections.unfinished()
-        assert unfinished.run_ids == [f"r{number}" for number in range(0, 30, 3)]
+        async with asyncio.timeout(10):
+            unfinished = await projections.unfinished()
+        assert (projections.making is None) == (views == "made")
+        gate.set()
+        assert unfinished.owners == {f"r{number}": None for number in range(0, 30, 3)} | {"owned": "ann"}
+        assert unfinished.run_ids == [*(f"r{number}" for number in range(0, 30, 3)), "owned"]
         await append_run(log, "new", [start()])
         async with asyncio.timeout(5):
             async for page in follow_all(log, after=unfinished.position, types=["run_start"]):

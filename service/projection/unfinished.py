@@ -1,0 +1,75 @@
+"""Which runs are not over, out of the log itself: for a start whose views have to be made first."""
+
+import asyncio
+from typing import NamedTuple
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from service.domain.events import RunComplete, RunStart
+from service.errors import Damaged
+from service.log import Log
+
+TYPES = (RunStart.type, RunComplete.type)
+PAGE_EVENTS = 500
+
+diagnostics = structlog.get_logger("tailrace.projection")
+
+
+class Unfinished(NamedTuple):
+    """The runs without a seal, oldest first, as of ``position`` in the log: follow on from there.
+
+    ``owners``: who started each.
+    """
+
+    owners: dict[str, str | None]
+    position: int
+
+    @property
+    def run_ids(self) -> list[str]:
+        """Return their ids."""
+        return list(self.owners)
+
+
+class _Trigger(Struct):
+    by: str | None = None
+
+
+class _Start(Struct):
+    trigger: _Trigger
+
+
+class _Event(Struct):
+    payload: _Start
+
+
+_start = msgspec.json.Decoder(_Event)
+
+
+async def unfinished_in(log: Log) -> Unfinished:
+    """Return the runs that go on, from each one's first and last event: a tenth of what views are made from.
+
+    What is damaged or not understood is left out. Raises LogUnavailable.
+    """
+    owners: dict[str, str | None] = {}
+    position, head = 0, await log.wait(None, after=-1)
+    while position < head:
+        try:
+            page = await log.read_all(after=position, limit=PAGE_EVENTS, types=TYPES)
+        except Damaged as error:
+            assert error.position is not None  # noqa: PT017  not a test: read_all always gives it
+            position = error.position
+            continue
+        for event in page:
+            run_id = event.stream.partition("/")[2]
+            if event.type == RunComplete.type:
+                owners.pop(run_id, None)
+                continue
+            try:
+                owners[run_id] = _start.decode(event.data).payload.trigger.by
+            except msgspec.MsgspecError as error:
+                diagnostics.error("run not understood", run_id=run_id, reason=str(error))
+        position = page[-1].position if page else head
+        await asyncio.sleep(0)
+    return Unfinished(owners, position)
