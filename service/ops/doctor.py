@@ -71,19 +71,23 @@ def settings_given(environ: Mapping[str, str], flags: Mapping[str, str]) -> tupl
     if not faulty:
         secrets = f", {len(settings.secrets)} secrets" if settings.secrets else ""
         findings.insert(0, ok("settings", f"{len(given) + len(flags)} given, all valid{secrets}"))
-    if settings.on_loopback and settings.commands == ("*",):
+    if not settings.exposed and settings.commands == ("*",):
         findings.append(ok("settings", "commands: any, which is the default on loopback alone"))
     elif settings.commands == ("*",):
-        said = f"any program may be run by whoever may create workflows, and {settings.host} is not loopback"
+        where = "proxies let others in" if settings.on_loopback else f"{settings.host} is not loopback"
+        said = f"any program may be run by whoever may create workflows, and {where}"
         findings.append(warn("settings", said, "name the executables in TAILRACE_COMMANDS"))
     return settings, findings
 
 
 def addresses(settings: Settings) -> Iterator[Finding]:
-    """Look at by which names clients reach the service, and at its certificate if it speaks TLS itself."""
-    if not settings.hosts and (settings.behind_proxy or not settings.on_loopback):
+    """Look at the names by which clients reach the service, at what it asks of them, and its certificate."""
+    if not settings.hosts and settings.exposed:
         said = "clients come by a name that the service does not know, and get 421"
         yield warn("names", said, "TAILRACE_HOSTS=the names that clients use")
+    if settings.exposed and settings.jwt_key_file is None and not settings.keys.exists():
+        said = "the service asks nobody who they are: whoever the proxy lets through may do everything"
+        yield warn("credentials", said, "tailrace keys create NAME, unless the proxy asks for passwords")
     if settings.tls_cert is None:
         return
     try:

@@ -102,6 +102,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         """Say whether nobody but this machine can reach the service."""
         return is_loopback(self.host)
 
+    @property
+    def exposed(self) -> bool:
+        """Say whether others than this machine's users can reach the service, be it through a proxy here."""
+        return not self.on_loopback or bool(self.behind_proxy)
+
 
 class Setting(Struct, frozen=True):
     """One line of ``tailrace serve --help``: what a setting is called, and what happens at its limit."""
@@ -166,12 +171,14 @@ def _halves(settings: Settings) -> Iterator[Fault]:
 
 def _exposure(settings: Settings, *, commands_given: bool) -> Iterator[Fault]:
     """Yield what has to be decided before anybody but this machine can reach the service."""
-    if settings.on_loopback:
+    if not settings.exposed:
         return
-    where = f"it has no default on {settings.host}"
+    where = f"it has no default {'behind a proxy' if settings.on_loopback else f'on {settings.host}'}"
     if not commands_given:
         said = "name the executables that workflows may run, '*' for any, empty for none: "
         yield Fault("TAILRACE_COMMANDS", said + where)
+    if settings.on_loopback:
+        return  # who may come through is the proxy's affair, unless there are keys
     if settings.jwt_key_file is None and not settings.keys.exists():
         said = (
             f"create a key first: tailrace keys create NAME --db {settings.db} (or set TAILRACE_JWT_KEY_FILE)"
@@ -217,8 +224,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("hosts", "names", "Further Host names the service answers to; others get 421.", values.hosts),
     Setting("origins", "origins", "Web origins besides our own that may call us; others get 403.",
             values.origins),
-    Setting("commands", "names", "Executables that command steps may run; * is any, on loopback only the "
-            "default. Another one fails its step.",
+    Setting("commands", "names", "Executables that command steps may run; * is any, on loopback without a "
+            "proxy the default. Another one fails its step.",
             values.listed(r"[^\s,]+", "an executable's name or path")),
     Setting("http_allow", "hosts", "Hosts and networks outside the global internet that http steps may "
             "reach; others fail the step.", values.reachable),

@@ -20,7 +20,7 @@ def house(tmp_path):
 
         def start(**limits: int) -> Server:
             server = Server(
-                tmp_path, TAILRACE_BEHIND_PROXY="127.0.0.0/8", TAILRACE_DRAIN_TIMEOUT_S=0,
+                tmp_path, TAILRACE_BEHIND_PROXY="127.0.0.0/8", TAILRACE_COMMANDS="*", TAILRACE_DRAIN_TIMEOUT_S=0,
                 **{f"TAILRACE_{name.upper()}": value for name, value in limits.items()},
             )  # fmt: skip
             server.keys = {name: server.create_key(name, rights) for name, rights in
