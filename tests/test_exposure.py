@@ -130,6 +130,10 @@ def test_tls_of_its_own_serves_http_and_websocket_and_its_sessions_are_for_tls_o
     assert ask(server, "GET", W, cookie=plain)[0] == 401, "what a plain connection could have set"
     origin = f"https://localhost:{server.port}"
     assert ask(server, "GET", W, origin=origin, **key)[0] == 200
+    assert ask(server, "GET", W, origin=origin, cookie=cookie)[0] == 200
+    plain = origin.replace("https", "http")  # a page that anybody on the way could have written
+    assert ask(server, "GET", W, origin=plain, **key)[0] == 403
+    assert ask(server, "GET", W, origin=plain, cookie=cookie)[0] == 403
 
 
 def test_who_speaks_no_tls_gets_nothing(server):

@@ -7,6 +7,7 @@ from typing import Any
 from service.api.problems import MEDIA_TYPE, Problem
 
 PREFIX = "/api/v2"
+PROTOCOL = "tailrace.v2"  # of the stream; a ticket beside it is not echoed
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -42,6 +43,11 @@ def may_close(scope: Scope, problem: Problem) -> bool:
     return asked and problem.status in CLOSING_STATUSES
 
 
+def subprotocol(scope: Scope) -> str | None:
+    """Return what a WebSocket's answer has to name: browsers insist on one of those that they offered."""
+    return PROTOCOL if PROTOCOL in (scope.get("subprotocols") or ()) else None
+
+
 async def send_problem(scope: Scope, receive: Receive, send: Send, problem: Problem) -> None:
     """Answer a request, or a WebSocket that is not accepted yet, with ``problem`` and its real status.
 
@@ -49,7 +55,7 @@ async def send_problem(scope: Scope, receive: Receive, send: Send, problem: Prob
     """
     if may_close(scope, problem):
         await receive()  # websocket.connect
-        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.accept", "subprotocol": subprotocol(scope)})
         await send({"type": "websocket.close", "code": problem.close_code, "reason": problem.reason()})
         return
     body = problem.body()

@@ -86,7 +86,10 @@ def _of_our_own_pages(scope: Scope) -> bool:
     if only(scope, b"sec-fetch-site") not in {None, "same-origin", "none"}:
         return False
     origin = only(scope, b"origin")
-    return origin is None or origin.lower().partition("://")[2] == (only(scope, b"host") or "").lower()
+    if origin is None:
+        return True
+    scheme, _, authority = origin.lower().partition("://")
+    return authority == (only(scope, b"host") or "").lower() and (scheme == "https" or not is_secure(scope))
 
 
 def _cookie(scope: Scope) -> str | None:

@@ -11,7 +11,7 @@ import structlog
 
 from service.api.asgi import App, Message, Receive, Scope, Send, only, send_problem
 from service.api.bodies import has_body, oversized, replayed, whole_body
-from service.api.credentials import Credentials
+from service.api.credentials import Credentials, is_secure
 from service.api.measured import ENDED, NO_ROUTE, Meter, tell
 from service.api.peers import Proxies
 from service.api.problems import Problem, problem_of
@@ -136,8 +136,9 @@ class Gate:
             return None
         origin = only(scope, b"origin") or "several origins"
         scheme, _, authority = origin.lower().partition("://")
-        same = scheme in {"http", "https"} and authority == host
-        ours = scheme == "http" and authority in self.authorities
+        fits = scheme == "https" or (scheme == "http" and not is_secure(scope))
+        same = fits and authority == host
+        ours = fits and scheme == "http" and authority in self.authorities
         if same or ours or origin in self.origins:
             return None
         return Problem(403, f"The origin {origin!r} may not call us; TAILRACE_ORIGINS can name it.")

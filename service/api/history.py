@@ -90,7 +90,7 @@ async def list_events(request: AnyRequest, run_id: FromPath[str]) -> Response[by
     if not asked.wait_s:
         return answer(await page(limit))
     receive = cast(Receive, request.receive)
-    with context.held.one():
+    with context.held.one(caller(request).name):
         found = await held(page(limit), receive, context.closing)
     context.credentials.authentication.renewed(caller(request))  # it may have been a long time
     return answer(found)

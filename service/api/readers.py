@@ -56,11 +56,13 @@ class Stop(Flag):
 class Reader:
     """One stream, which is counted while the context lasts. ``parked``: while others push to it what is new.
 
+    ``in_run``: it is known to be allowed to read the run, whose streams it counts among from then on.
     ``place`` is None until it has begun; ``head`` was its run's last seq then.
     """
 
     __slots__ = (
-        "_all", "address", "began_at", "form", "grant", "head", "id", "parked", "place", "run_id", "stop",
+        "_all", "address", "began_at", "form", "grant", "head", "id", "in_run", "parked", "place",
+        "run_id", "stop",
     )  # fmt: skip
 
     def __init__(self, all_: "Readers", id_: int, run_id: str, form: str, grant: Grant, address: str) -> None:
@@ -71,6 +73,7 @@ class Reader:
         self.grant = grant
         self.address = address
         self.began_at = monotonic()
+        self.in_run = False
         self.place: Placed | None = None
         self.head = -1
         self.stop = Stop()
@@ -132,6 +135,11 @@ class Readers:
         for counter, key in self._counted(reader):
             counter[key] += 1
 
+    def enter_run(self, reader: Reader) -> None:
+        """Count ``reader`` among the streams of its run."""
+        reader.in_run = True
+        self.of_run[reader.run_id] += 1
+
     def remove(self, reader: Reader) -> None:
         """Count ``reader`` no longer."""
         del self._open[reader.id]
@@ -141,7 +149,8 @@ class Readers:
                 del counter[key]
 
     def _counted(self, reader: Reader) -> Iterable[tuple[Counter[str], str]]:
-        yield self.of_run, reader.run_id
+        if reader.in_run:
+            yield self.of_run, reader.run_id
         yield self.of_user, reader.grant.name
         yield self.of_address, reader.address
 

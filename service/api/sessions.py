@@ -6,12 +6,11 @@ from litestar import Response, delete, get, post
 from msgspec import Struct
 
 from service.access import Grant
-from service.api.asgi import Scope
+from service.api.asgi import PROTOCOL, Scope
 from service.api.context import context_of
 from service.api.credentials import TICKET_PREFIX, cookie_name, is_secure
 from service.api.requests import AnyRequest, answer, id_fault, read_object, read_query, unknown_keys
 from service.api.rights import ANY, PUBLIC, caller, needs
-from service.api.stream_ws import PROTOCOL
 from service.domain.events import format_time
 from service.errors import Fault, InvalidInput, Unauthenticated
 

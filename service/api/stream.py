@@ -107,7 +107,7 @@ class StreamEndpoint:
         run_id = scope["path_params"]["run_id"]
         grant: Grant = scope.get(GRANT, EVERYTHING)
         address = counted_address(scope)
-        refusal = self._refusal(scope, run_id, grant, address)
+        refusal = self._refusal(scope, grant, address)
         if refusal is not None:
             await _refuse(scope, receive, send, refusal)
             return
@@ -132,7 +132,7 @@ class StreamEndpoint:
                 scope[ENDED] = how
                 self.meter.over(reader.form, how, monotonic() - reader.began_at)
 
-    def _refusal(self, scope: Scope, run_id: str, grant: Grant, address: str) -> Problem | None:
+    def _refusal(self, scope: Scope, grant: Grant, address: str) -> Problem | None:
         if scope["type"] == "http" and scope["method"] != "GET":
             return Problem(405, "A stream is read with GET.", headers={"allow": "GET"})
         if scope["type"] == "http" and form_for(header(scope, b"accept")) is None:
@@ -142,19 +142,18 @@ class StreamEndpoint:
             return SHUTTING_DOWN
         try:
             demand(grant, "read")
-            self._check_bounds(run_id, grant, address)
+            self._check_bounds(grant, address)
         except (Forbidden, Throttled, Refused) as error:
             return problem_of(error)
         return None
 
-    def _check_bounds(self, run_id: str, grant: Grant, address: str) -> None:
+    def _check_bounds(self, grant: Grant, address: str) -> None:
         readers, bounds = self.readers, self.bounds
         if len(readers) >= bounds.watchers_max:
             said = f"The service streams to {bounds.watchers_max} clients already."
             raise Refused(Problem(503, said, headers={"retry-after": str(RETRY_AFTER_S)}))
         user = "" if grant.name == ANONYMOUS else grant.name
         for whose, counter, key, most in (
-            ("This run", readers.of_run, run_id, bounds.watchers_per_run_max),
             (f"{user!r}", readers.of_user, user, bounds.watchers_per_user_max),
             ("This address", readers.of_address, address, bounds.watchers_per_address_max),
         ):
@@ -172,10 +171,23 @@ class StreamEndpoint:
         return query
 
     async def _opened(self, reader: Reader, query: StreamQuery) -> Reading:
-        visible = None if reader.grant.sees_all else partial(self.may_see, reader.grant)
+        visible = partial(self._enters, reader)
         return await open_reading(
             self.log, reader.run_id, query, self.segments, turns=self.turns, visible=visible
         )
+
+    async def _enters(self, reader: Reader, run_id: str) -> bool:
+        """Tell whether the run is visible to ``reader``, and count it there. Raises Throttled.
+
+        Not before: who may not see a run neither takes a place of its readers nor learns that there are none.
+        """
+        if not await self.may_see(reader.grant, run_id):
+            return False
+        if self.readers.of_run[run_id] >= self.bounds.watchers_per_run_max:
+            said = f"This run has {self.bounds.watchers_per_run_max} streams already."
+            raise Throttled(said, retry_after_s=RETRY_AFTER_S)
+        self.readers.enter_run(reader)
+        return True
 
     async def _opening(self, scope: Scope, reader: Reader) -> Reading | Opening:
         """Return the reading, or what opens it if the run may take its time."""

@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from msgspec import Struct
 
-from service.api.asgi import Receive, Scope, Send, forget_request
+from service.api.asgi import Receive, Scope, Send, forget_request, subprotocol
 from service.api.patience import SHUTTING_DOWN
 from service.api.problems import problem_of
 from service.api.race import first_of
@@ -25,8 +25,6 @@ from service.wire.outgoing import EXTENSION, PIECE_BYTES_MAX, STALLED, Outgoing
 from service.wire.parking import PARKING, WOKEN, Parking
 
 Opening = Callable[[], Awaitable[Reading]]
-
-PROTOCOL = "tailrace.v2"  # the subprotocol that is echoed to who offers it: browsers insist on one of theirs
 
 _diagnostics = structlog.get_logger("tailrace.stream")
 
@@ -92,8 +90,7 @@ async def stream_over_websocket(
 
 
 async def _accept(scope: Scope, send: Send, sender: "Sender") -> None:
-    offered = scope.get("subprotocols") or ()
-    answer = {"type": "websocket.accept", "subprotocol": PROTOCOL if PROTOCOL in offered else None}
+    answer = {"type": "websocket.accept", "subprotocol": subprotocol(scope)}
     await send(answer | sender.first())
 
 

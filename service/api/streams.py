@@ -62,7 +62,8 @@ async def list_streams(request: AnyRequest) -> Response[bytes]:
 
 
 async def _row(log: Log, reader: Reader) -> StreamRow:
-    head = await log.wait(f"run/{reader.run_id}", after=-2)
+    # Before it has begun it may wait for a run that is there, and not its own.
+    head = -1 if reader.place is None else await log.wait(f"run/{reader.run_id}", after=-2)
     after = None if reader.place is None else reader.place.after
     lag = None if after is None else max(0, head - after)
     return StreamRow(

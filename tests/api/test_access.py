@@ -327,6 +327,11 @@ def test_a_ticket_opens_one_stream_of_its_run_once(house):
         assert client.subprotocol == "tailrace.v2", "the ticket is not echoed"
         assert len(list(client)) == 3
     assert house.socket(stream, subprotocols=protocols) == 401, "used"
+    url = f"{house.server.ws_url}{stream}?errors=close"
+    with connect(url, subprotocols=protocols) as client, pytest.raises(ConnectionClosedError) as closed:
+        assert client.subprotocol == "tailrace.v2", "a browser would not show the code otherwise"
+        client.recv()
+    assert closed.value.rcvd.code == 4401
     protocols = ticket()
     assert house.socket(f"{W}/runs/{house.going}/stream", subprotocols=protocols) == 401, "another run"
     assert house.socket(stream, subprotocols=protocols) == 401, "used up by trying"

@@ -2,12 +2,15 @@
 
 import asyncio
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from service.access import ANONYMOUS
 from service.api import patience
 from service.domain.events import StepComplete, StepStart
+from service.errors import Throttled
 from service.log.memory import MemoryLog
 from tests.api.inside import context_of
 from tests.api.test_history import History, seqs
@@ -94,6 +97,21 @@ async def test_only_so_many_wait(history: History, monkeypatch) -> None:
     assert (await history.get(EVENTS))["data"] == []
     await append_run(history.log, "r1", [StepStart("a", "…", 1)], after=0)
     assert seqs((await asked)["data"]) == [1]
+
+
+def test_one_user_s_leave_room_for_others(monkeypatch) -> None:
+    monkeypatch.setattr(patience, "HELD_REQUESTS_PER_USER_MAX", 2)
+    held = patience.Held()
+    with ExitStack() as stack:
+        for user in ("ann", "ann", "bob", ANONYMOUS, ANONYMOUS, ANONYMOUS):
+            stack.enter_context(held.one(user))
+        with pytest.raises(Throttled, match="'ann' has 2 requests") as refused:
+            stack.enter_context(held.one("ann"))
+        assert refused.value.retry_after_s == 5
+        stack.enter_context(held.one("bob"))
+    assert held.count == 0
+    with held.one("ann"):
+        pass
 
 
 @pytest.mark.parametrize("wait", ["soon", "6m", "", "1y"])

@@ -75,6 +75,34 @@ def test_streams_of_one_user(house):
         pass
 
 
+def test_who_may_not_see_a_run_takes_no_place_of_its_readers_and_learns_nothing(house):
+    server = house(max_watchers_per_run=2)
+    run_id = execute(server, "ann").json["runId"]
+    bob = {"authorization": f"Bearer {server.keys['bob']}"}
+    with watch(server, run_id, "bob", query="?wait=300s"), watch(server, run_id, "bob", query="?wait=300s"):
+        rows = server.get("/api/v2/streams", **bob).json["data"]
+        assert [(row["phase"], row["lastSeq"], row["lag"]) for row in rows] == [("opening", None, None)] * 2
+        with watch(server, run_id, "ann"), watch(server, run_id, "ann"):
+            assert refused(server, run_id, "ann") == 5
+            answers = [server.get(f"{W}/runs/{each}/stream", **bob) for each in (run_id, "nobody")]
+            assert [answer.status for answer in answers] == [404, 404]
+    with watch(server, run_id, "ann"), watch(server, run_id, "ann"):
+        pass
+
+
+def test_a_run_that_fills_up_while_somebody_waits_for_it(house):
+    server = house(max_watchers_per_run=1)
+    with watch(server, "later", "ann", query="?wait=60s") as first, ExitStack() as stack:
+        second = stack.enter_context(watch(server, "later", "ann", query="?wait=60s"))
+        body = {"runId": "later"}
+        key = {"authorization": f"Bearer {server.keys['ann']}"}
+        assert server.post(f"{W}/long/execute", body, **key).status == 202
+        first.recv()
+        with pytest.raises(ConnectionClosedError) as closed:
+            second.recv()
+        assert closed.value.rcvd.code == 4429
+
+
 @pytest.mark.parametrize(
     ("first", "same", "other"),
     [("192.0.2.1", "192.0.2.1", "192.0.2.2"), ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", "2001:db8:1:3::1")],
