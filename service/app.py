@@ -18,6 +18,7 @@ from time import time_ns
 import structlog
 import uvloop
 
+from service.access import ANONYMOUS
 from service.api.gate import Gate
 from service.api.opening import opening
 from service.domain.definition import parse_definition
@@ -221,8 +222,9 @@ async def _engine(
         log=repository.log,
         repository=repository,
         steps=steps,
-        unfinished=unfinished.run_ids,
+        unfinished=unfinished.owners,
         position=unfinished.position,
+        anonymous=ANONYMOUS,
         runs_max=settings.max_runs,
         parallel_steps_max=settings.max_parallel_steps,
         parallel_steps_per_run_max=settings.max_parallel_steps_per_run,

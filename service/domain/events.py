@@ -232,6 +232,29 @@ def decode_event(data: bytes) -> Event:
     return Event(envelope.run_id or envelope.workflow_id, payload, envelope.seq, envelope.timestamp)
 
 
+class _Trigger(Struct):
+    by: str | None = None
+
+
+class _Triggered(Struct):
+    trigger: _Trigger
+
+
+class _Started(Struct):
+    payload: _Triggered
+
+
+_started_decoder = msgspec.json.Decoder(_Started)
+
+
+def started_by(data: bytes) -> str | None:
+    """Return who started the run whose RunStart ``data`` holds, without reading the rest of it.
+
+    Raises msgspec.DecodeError.
+    """
+    return _started_decoder.decode(data).payload.trigger.by
+
+
 def encode_value(value: object) -> bytes:
     """Return any JSON value in its compact form, as it stands inside an event."""
     return _encoder.encode(value)

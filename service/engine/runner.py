@@ -30,7 +30,7 @@ from service.engine.attempt import perform
 from service.engine.inbox import AttemptEnded, CancelWished, Inbox, Lines
 from service.engine.meter import Meter, measure
 from service.engine.pace import Pace
-from service.engine.places import Places
+from service.engine.places import Places, User
 from service.engine.secrets import Masking
 from service.errors import LogUnavailable, WrongExpectedSeq
 from service.log import NewEvent
@@ -62,10 +62,11 @@ class Fenced(Exception):  # a signal between two functions, not an error to repo
 
 
 class Runner:
-    """Carries one run. What happens to the run comes through ``inbox`` alone."""
+    """Carries one run of ``user``. What happens to the run comes through ``inbox`` alone."""
 
-    def __init__(self, run: Run, around: Surroundings) -> None:
+    def __init__(self, run: Run, around: Surroundings, user: User) -> None:
         self.run = run
+        self._user = user
         self.inbox = Inbox()
         self._around = around
         names = {name for step in run.definition.steps.values() for name in step.config.secrets}
@@ -100,8 +101,8 @@ class Runner:
         except* Fenced:
             diagnostics.warning("run is written by somebody else", run_id=self.run.id)
         finally:
-            self._around.places.forget(self.inbox.wake)
-            self._around.places.give_back(self._places_held)
+            self._around.places.forget(self._user, self.inbox.wake)
+            self._around.places.give_back(self._user, self._places_held)
 
     async def _loop(self, group: asyncio.TaskGroup) -> None:
         events = self._applied(recover(self.run, now_ms=self._now_ms))
@@ -156,12 +157,12 @@ class Runner:
         wanted = min(
             places_wanted(run, now_ms=self._now_ms), around.parallel_steps_per_run_max - self._places_held
         )
-        places = around.places.take(wanted, self.inbox.wake) if wanted > 0 else 0
+        places = around.places.take(self._user, wanted, self.inbox.wake) if wanted > 0 else 0
         events = advance(run, now_ms=self._now_ms, places=places, env=around.env)
         begun = (event.step_id for event in events if isinstance(event, StepStart))
         used = sum(run.steps[step_id].spec.holds_slot for step_id in begun)
         self._places_held += used
-        around.places.give_back(places - used)
+        around.places.give_back(self._user, places - used)
         return events
 
     def _notice_limits(self) -> None:
@@ -257,7 +258,7 @@ class Runner:
         del self._attempts[step_id]
         if self.run.steps[step_id].spec.holds_slot:
             self._places_held -= 1
-            self._around.places.give_back(1)
+            self._around.places.give_back(self._user, 1)
 
     # Time
 

@@ -1,16 +1,17 @@
 """Which runs are alive: finds runs and wishes by following the log, and carries runs within bounds."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import structlog
-from msgspec import UnsetType
+from msgspec import MsgspecError, UnsetType
 
-from service.domain.events import CancelRequested, RunStart, decode_event
+from service.domain.events import CancelRequested, RunStart, decode_event, started_by
 from service.engine.inbox import CancelWished
 from service.engine.meter import Meter
-from service.engine.places import Places
+from service.engine.places import Places, User
 from service.engine.runner import Runner, Surroundings
+from service.engine.waiting import Waiting
 from service.errors import Damaged, InvalidInput, LogUnavailable
 from service.log import Log, Recorded
 from service.log.follow import follow_all
@@ -24,10 +25,10 @@ diagnostics = structlog.get_logger("tailrace.engine")
 
 
 class Supervisor:
-    """Carries every unfinished run. At most ``runs_max`` are alive; later ones wait in the order of arrival.
+    """Carries every unfinished run. At most ``runs_max`` are alive; others wait for their turn (waiting.py).
 
-    ``unfinished`` are the runs without a seal as of ``position`` in the log; what comes after it is found by
-    following.
+    ``unfinished`` are the runs without a seal as of ``position`` in the log, and who started each; what comes
+    after it is found by following. ``anonymous`` is the name of whoever was not asked for one.
     """
 
     def __init__(
@@ -36,8 +37,9 @@ class Supervisor:
         log: Log,
         repository: Repository,
         steps: Mapping[str, Step],
-        unfinished: Sequence[str],
+        unfinished: Mapping[str, str | None],
         position: int,
+        anonymous: str,
         runs_max: int,
         parallel_steps_max: int,
         parallel_steps_per_run_max: int,
@@ -49,8 +51,10 @@ class Supervisor:
     ) -> None:
         self._log = log
         self._position = position
-        self._runs_max = runs_max
-        self._waiting = dict.fromkeys(unfinished)
+        self._anonymous = anonymous
+        self._waiting = Waiting(runs_max)
+        for run_id, name in unfinished.items():
+            self._waiting.add(run_id, self._user(name))
         self._alive: dict[str, Runner | None] = {}  # None while the run is being loaded
         self._draining = False
         self._none_alive = asyncio.Event()
@@ -118,7 +122,7 @@ class Supervisor:
     def _heed(self, group: asyncio.TaskGroup, recorded: Recorded) -> None:
         run_id = recorded.stream.partition("/")[2]
         if recorded.type == RunStart.type:
-            self._waiting[run_id] = None
+            self._waiting.add(run_id, self._starter(recorded))
         elif runner := self._alive.get(run_id):
             wish = decode_event(recorded.data).payload
             assert isinstance(wish, CancelRequested)
@@ -126,12 +130,21 @@ class Supervisor:
         elif run_id in self._waiting and not self._draining:
             self._begin(group, run_id)  # it is only going to end: no need to wait for its turn
 
+    def _user(self, name: str | None) -> User:
+        return None if name == self._anonymous else name
+
+    def _starter(self, started: Recorded) -> User:
+        try:
+            return self._user(started_by(started.data))
+        except MsgspecError:
+            return None  # who takes it up says what is wrong with it
+
     def _fill(self, group: asyncio.TaskGroup) -> None:
-        while self._waiting and len(self._alive) < self._runs_max and not self._draining:
-            self._begin(group, next(iter(self._waiting)))
+        while not self._draining and (run_id := self._waiting.next()) is not None:
+            self._begin(group, run_id)
 
     def _begin(self, group: asyncio.TaskGroup, run_id: str) -> None:
-        del self._waiting[run_id]
+        self._waiting.begin(run_id)
         self._alive[run_id] = None
         group.create_task(self._carry(group, run_id))
 
@@ -144,6 +157,7 @@ class Supervisor:
             diagnostics.error("run cannot be taken up", run_id=run_id, reason=str(error))
         finally:
             del self._alive[run_id]
+            self._waiting.end(run_id)
             if not self._alive:
                 self._none_alive.set()
         self._fill(group)
@@ -157,7 +171,8 @@ class Supervisor:
                 if run is None:
                     return None
                 # From here on new wishes reach the runner; what came before is in the log.
-                runner = self._alive[run_id] = Runner(run, self._around)
+                user = self._waiting.user(run_id)
+                runner = self._alive[run_id] = Runner(run, self._around, user)
                 pending = await repository.pending_cancel(run_id)
             except LogUnavailable as error:
                 diagnostics.warning("run not loaded, trying again", run_id=run_id, reason=error.reason)

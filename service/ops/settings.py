@@ -231,9 +231,10 @@ SETTINGS: tuple[Setting, ...] = (
             "reach; others fail the step.", values.reachable),
     Setting("env", "names", "Environment variables that workflows may read as env.NAME; they are "
             "recorded. Secrets: set TAILRACE_SECRET_NAME and write {{secrets.NAME}}.", values.env_names),
-    Setting("max_runs", "runs", "Runs at work at once; further ones stay queued.", values.whole(1, 100_000)),
-    Setting("max_parallel_steps", "steps", "Attempts at once in all runs; further ones wait.",
-            values.whole(1, 10_000)),
+    Setting("max_runs", "runs", "Runs at work at once, nine tenths of them one user's at most; further ones "
+            "stay queued.", values.whole(1, 100_000)),
+    Setting("max_parallel_steps", "steps", "Attempts at once in all runs, nine tenths of them one "
+            "user's at most; further ones wait.", values.whole(1, 10_000)),
     Setting("max_parallel_steps_per_run", "steps", "Attempts at once in one run; further ones wait.",
             values.whole(1, 10_000)),
     Setting("max_steps", "steps", "Steps of one definition; a larger one is refused with 400.",

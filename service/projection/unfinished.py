@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 import msgspec
 import structlog
-from msgspec import Struct
 
-from service.domain.events import RunComplete, RunStart
+from service.domain.events import RunComplete, RunStart, started_by
 from service.errors import Damaged
 from service.log import Log
 
@@ -32,21 +31,6 @@ class Unfinished(NamedTuple):
         return list(self.owners)
 
 
-class _Trigger(Struct):
-    by: str | None = None
-
-
-class _Start(Struct):
-    trigger: _Trigger
-
-
-class _Event(Struct):
-    payload: _Start
-
-
-_start = msgspec.json.Decoder(_Event)
-
-
 async def unfinished_in(log: Log) -> Unfinished:
     """Return the runs that go on, from each one's first and last event: a tenth of what views are made from.
 
@@ -67,7 +51,7 @@ async def unfinished_in(log: Log) -> Unfinished:
                 owners.pop(run_id, None)
                 continue
             try:
-                owners[run_id] = _start.decode(event.data).payload.trigger.by
+                owners[run_id] = started_by(event.data)
             except msgspec.MsgspecError as error:
                 diagnostics.error("run not understood", run_id=run_id, reason=str(error))
         position = page[-1].position if page else head

@@ -1,5 +1,6 @@
 """Limits, each at its edge: over it 429 with Retry-After, or 4429, and nobody else notices."""
 
+from collections import Counter
 from contextlib import ExitStack
 
 import pytest
@@ -135,6 +136,20 @@ def test_how_fast_runs_are_started(house):
     answer = execute(server, "ann", "short")
     assert 1 <= int(answer.headers["retry-after"]) <= 30
     assert execute(server, "bob", "short").status == 202
+
+
+@pytest.mark.parametrize("bound", ["max_runs", "max_parallel_steps"])
+def test_one_users_work_does_not_keep_anothers_from_beginning(house, bound):
+    server = house(**{bound: 10})
+    for _ in range(12):
+        assert execute(server, "ann").status == 202
+    run_id = execute(server, "bob", "short").json["runId"]
+    assert server.finished(run_id)["status"] == "success"
+    statuses = Counter(
+        row["status"] for row in server.get(f"{W}/runs").json["data"] if row["runId"] != run_id
+    )
+    if bound == "max_runs":
+        assert statuses == {"running": 9, "queued": 3}
 
 
 def test_unfinished_runs_of_one_user_and_of_all(house):

@@ -75,7 +75,7 @@ class House:
     def supervisor(self, unfinished: list[str] | None = None) -> Supervisor:
         return Supervisor(
             log=self.log, repository=self.repository, steps=self.steps,
-            unfinished=unfinished or [], position=0, **self.bounds,
+            unfinished=dict.fromkeys(unfinished or []), position=0, anonymous="anonymous", **self.bounds,
         )  # fmt: skip
 
     @asynccontextmanager
