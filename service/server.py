@@ -15,8 +15,10 @@ import structlog
 import uvicorn
 
 from service.api.asgi import App
+from service.api.peers import Proxies
 from service.errors import TailraceError
 from service.ops.settings import Settings
+from service.wire.connections import Connections
 from service.wire.http_protocol import HttpProtocol
 from service.wire.protocol import StreamProtocol
 
@@ -111,6 +113,8 @@ def server_of(app: App, settings: Settings, refused: Callable[[int, str, str], N
     application: Any = app
 
     class Protocol(HttpProtocol):
+        counted = Connections(settings.max_connections_per_ip, Proxies(settings.behind_proxy).counted_peer)
+
         def refused(self, status: int, address: str, request_id: str) -> None:
             if refused is not None:
                 refused(status, address, request_id)

@@ -35,6 +35,11 @@ class Proxies:
             scope["scheme"] = "wss" if scope["type"] == "websocket" else "https"
         return None
 
+    def counted_peer(self, peer: str) -> str:
+        """Return under which address a connection is counted, empty for a proxy's and this machine's own."""
+        address = _address(peer)
+        return "" if address is None or self._trusted(address) else _counted(address)
+
     def _client(self, scope: Scope, peer: Address) -> Address | None:
         """Return the last hop that is none of our proxies; anybody may have written what is before it."""
         values = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
@@ -75,7 +80,11 @@ def _address(text: str) -> Address | None:
 def counted_address(scope: Scope) -> str:
     """Return under which address a client is counted, empty for this machine's own; IPv6 as a /64 has it."""
     address = _address((scope.get("client") or ("",))[0])
-    if address is None or address.is_loopback:
+    return "" if address is None else _counted(address)
+
+
+def _counted(address: Address) -> str:
+    if address.is_loopback:
         return ""
     if address.version == 4:
         return str(address)

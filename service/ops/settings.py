@@ -49,6 +49,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_watchers_per_run: int = 5_000
     max_watchers_per_user: int = 2_000
     max_watchers_per_ip: int = 1_000
+    max_connections_per_ip: int = 1_000
     max_stream_starts_per_minute: int = 3_000
     max_executes_per_minute: int = 6_000
     max_unfinished_runs: int = 100_000
@@ -252,6 +253,8 @@ SETTINGS: tuple[Setting, ...] = (
             values.whole(0, 1_000_000)),
     Setting("max_watchers_per_ip", "streams", "Open streams of one address (IPv6: of one /64) that is not "
             "this machine's, 0 any; further ones get 429.", values.whole(0, 1_000_000)),
+    Setting("max_connections_per_ip", "connections", "Open connections of one such address that are no "
+            "WebSockets, 0 any; further ones get 429.", values.whole(0, 1_000_000)),
     Setting("max_stream_starts_per_minute", "streams", "Streams that one user, and one address, begin within "
             "a minute, 0 any; further ones get 429.", values.whole(0, 1_000_000)),
     Setting("max_executes_per_minute", "requests", "Runs that one user starts within a minute, 0 any; "

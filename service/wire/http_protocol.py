@@ -5,13 +5,14 @@
 import asyncio
 import secrets
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import msgspec
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from service.wire.connections import Connections
 from service.wire.outgoing import CHECKS_PER_TIMEOUT, EXTENSION, STALLED, Outgoing
 from service.wire.rounds import rounds
 
@@ -28,8 +29,12 @@ class RequestTooLargeError(Exception):
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """Drops who never finishes a request (408), sends too much of one (431) or never reads its answer."""
+    """Drops who never finishes a request (408), sends too much of one (431) or never reads its answer.
 
+    Refuses who has too many connections (429), as ``counted`` counts them.
+    """
+
+    counted: ClassVar[Connections | None] = None
     header_timeout_s = HEADER_TIMEOUT_S
     request_timeout_s = REQUEST_TIMEOUT_S
     close_timeout_s = CLOSE_TIMEOUT_S
@@ -51,20 +56,32 @@ class HttpProtocol(HttpToolsProtocol):
         self._ending_since: float | None = None
         self._answering: RequestResponseCycle | None = None
         self._refusal = HTTPStatus.BAD_REQUEST
+        self._taken = ""  # of the connections
         self._turn: int | None = None  # of the rounds, when it is looked at next
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.outgoing = Outgoing(transport, self.loop.time)
         self._check_later()
+        if self.counted is not None:
+            taken = self.counted.take(self.client[0] if self.client else "")
+            self._taken = taken or ""
+            if taken is None:
+                self._refuse(HTTPStatus.TOO_MANY_REQUESTS, "This address has too many connections already.")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_checking()
+        self._leave()
         super().connection_lost(exc)
         # uvicorn tells the request that came last, not the one that is being answered before it.
         if self._answering is not None and not self._answering.response_complete:
             self._answering.disconnected = True
             self._answering.message_event.set()
+
+    def _leave(self) -> None:
+        if self.counted is not None:
+            self.counted.leave(self._taken)
+            self._taken = ""
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
@@ -75,6 +92,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(HTTPStatus.BAD_REQUEST, "A WebSocket needs HTTP/1.1.")
             return
         self._stop_checking()
+        self._leave()
         super().handle_websocket_upgrade()
         self.parser = cast(Any, None)  # it holds this object, which else would wait for a garbage collection
 
@@ -142,9 +160,10 @@ class HttpProtocol(HttpToolsProtocol):
         request_id = secrets.token_hex(8)
         head = (
             b"content-type: application/problem+json\r\ncontent-length: %d\r\nx-request-id: %s\r\n"
-            b"connection: close\r\n\r\n"
+            b"%sconnection: close\r\n\r\n"
         )
-        self.transport.write(STATUS_LINE[status] + head % (len(body), request_id.encode()) + body)
+        later = b"retry-after: 5\r\n" if status == HTTPStatus.TOO_MANY_REQUESTS else b""
+        self.transport.write(STATUS_LINE[status] + head % (len(body), request_id.encode(), later) + body)
         self.transport.close()
         self.refused(status.value, self.client[0] if self.client else "", request_id)
 
