@@ -38,7 +38,7 @@ def found(rss_mib: list[float] = RECORDED, **all_of_it: object) -> Found:
             *(sample(ALL, at / 12, rss_mib[at // 12], **all_of_it) for at in range(count)),
             *(sample(AGAIN, len(rss_mib), 130.0) for _ in range(12)),
         ],
-        5.0, FULL.idle, FULL.healthy, Slowly(FULL.slow, 8_000_000, 8_000_000_000, 0, 0), 965.0,
+        5.0, FULL.idle, FULL.healthy, Slowly(FULL.slow, 8_000_000_000, 8_000_000, 0, 0), 965.0,
     )  # fmt: skip
 
 
