@@ -74,12 +74,20 @@ class Server:
         ids = tuple(key.split("_")[1] for key in keys)
         KeyFile(self.db.with_name(f"{self.db.name}.keys")).revoke(ids, int(time.time()))
 
-    def tailrace(self, *words: str, status: int = 0) -> "subprocess.CompletedProcess[str]":
+    def tailrace(
+        self, *words: str, status: int = 0, timeout_s: float = 60.0
+    ) -> "subprocess.CompletedProcess[str]":
         """Run a verb of the command line beside the database."""
         command = [sys.executable, "-W", "error", "-m", "service", *words]
         env = os.environ | {"TAILRACE_DB": str(self.db), "PYTHONPATH": str(ROOT)}
         ended = subprocess.run(
-            command, env=env, cwd=self.db.parent, capture_output=True, text=True, timeout=60, check=False
+            command,
+            env=env,
+            cwd=self.db.parent,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
         )
         assert ended.returncode == status, ended
         return ended

@@ -142,6 +142,37 @@ def test_a_right_is_needed_and_named(house):
         assert house.socket(f"{W}/runs/{house.run}/stream", who) == expected, who
 
 
+def test_who_may_not_cancels_nothing_and_deletes_nothing(house):
+    cancel, delete = ("POST", f"{W}/runs/{house.going}/cancel"), ("DELETE", f"{W}/short")
+    before = ended_or_deleted(house)
+    for who, of_cancel, of_delete in (
+        (None, 401, 401), ("reader", 403, 403), (token("ann", "read"), 403, 403), ("metrics", 403, 403),
+        ("bob", 404, 403), (token("bob", "run"), 404, 403), ("ann", None, 403), ("writer", 403, None),
+        (token("bob", "run write"), 404, None),
+    ):  # fmt: skip
+        if of_cancel is not None:
+            assert house.ask(*cancel, who).status == of_cancel, who
+        if of_delete is not None:
+            assert house.ask(*delete, who).status == of_delete, who
+    assert ended_or_deleted(house) == before
+    assert house.ask("GET", f"{W}/runs/{house.going}", "ann").json["status"] == "running"
+    assert house.ask("GET", f"{W}/short", "reader").status == 200
+    # Who may, does: what was refused above was not refused for another reason.
+    house.ask("POST", W, "writer", {"workflowId": "doomed", "definition": LONG})
+    doomed = house.ask("POST", f"{W}/doomed/execute", token("dan")).json["runId"]
+    assert house.ask("DELETE", f"{W}/doomed", "writer").status == 204
+    assert house.ask("POST", f"{W}/runs/{doomed}/cancel", token("dan")).status == 202
+    assert len(ended_or_deleted(house)) == len(before) + 2
+
+
+def ended_or_deleted(house: House) -> list[str]:
+    """Return the wishes to cancel a run, and the definitions that were deleted, from the whole log."""
+    log = house.ask("GET", "/api/v2/events?include=control", "admin", accept="application/x-ndjson")
+    assert log.status == 200, log
+    events = [json.loads(line)["event"] for line in log.body.splitlines()]
+    return [event["type"] for event in events if event["type"] in {"cancel_requested", "workflow_deleted"}]
+
+
 OF_A_RUN = [
     ("GET", ""), ("GET", "/steps"), ("GET", "/variables"), ("GET", "/events"), ("GET", "/logs"),
     ("GET", "/events?after=999"), ("GET", "/stream"), ("GET", "/stream?after=999"), ("POST", "/cancel"),

@@ -18,6 +18,8 @@ from tests.attacks.watched import attacked, regrets
 from tests.server import Server
 
 W = "/api/v2/workflows"
+JSON, NDJSON = "application/json", "application/x-ndjson"
+BACKUP = "backup.db"
 LISTS_TIMEOUT_S = 900.0  # hundreds of runs want more than the machine has for as long as they last
 PIECE = 12  # so many characters of a secret, one behind the other, are a leak
 PYTHON = "import base64, html, json, os, sys, time, urllib.parse; s = os.environ['S']; w = sys.stdout.write\n"
@@ -63,6 +65,16 @@ ECHO = {  # of an http step, to a server that echoes all of it
     "in a bad number": {"timeout": "{{secrets.%s}}"},
     "not named": {"path": "/all"},
 }
+OF_ALL = (  # method, path, Accept, and what has to be in it
+    ("GET", W, JSON, "w-S0"),
+    ("GET", f"{W}/runs?limit=100", JSON, "{run}"),
+    ("GET", "/api/v2/events?limit=1000", JSON, "seq"),
+    ("GET", "/api/v2/events?include=control", NDJSON, "{run}"),
+    ("POST", "/api/v2/backups", NDJSON, "{run}"),
+    ("GET", "/api/v2/streams", JSON, "total"),
+    ("GET", "/metrics", "text/plain", "tailrace_"),
+    ("GET", "/metrics", "application/openmetrics-text", "# EOF"),
+)
 BAD = {  # configs of a command that fail before it runs
     "as a command": {"command": "{{secrets.%s}}"},
     "as a directory": {"command": "true", "cwd": "/nowhere/{{secrets.%s}}"},
@@ -85,22 +97,23 @@ def run(count: int, seed: int) -> list[str]:
         for name in secrets:
             server.create(f"w-{name}", {"steps": steps_with(name, port)})
             run_ids.append(server.execute(f"w-{name}"))
-        answers = [_answers(server, run_id) for run_id in run_ids]
-        said = b"".join(answers)
-        said += b"".join(
-            server.get(path).body for path in (W, f"{W}/runs?limit=100", "/api/v2/events?limit=1000")
-        )
+        answers = {f"answers about {run_id}": _answers(server, run_id) for run_id in run_ids}
         faults = regrets(server)
-        if any(b"***" not in answer for answer in answers):
+        if any(b"***" not in answer for answer in answers.values()):
             faults.append("nothing was masked: the steps have not run")
+        if not any(b'"openFor"' in answer for answer in answers.values()):
+            faults.append("no open stream was listed")
+        answers |= _of_all(server, run_ids[-1])
+        server.tailrace("backup", BACKUP, "--server", server.url, timeout_s=LISTS_TIMEOUT_S)
         server.kill_hard()  # so that the WAL is still there
         files = {
             path.name: path.read_bytes() for path in sorted(server.db.parent.iterdir()) if path.is_file()
         }
+        assert run_ids[-1].encode() in files[BACKUP], "the backup is not whole"
         pieces = Pieces(secrets.values())
         faults += [
             f"{place}: {found}"
-            for place, data in {"answers": said, **files}.items()
+            for place, data in (answers | files).items()
             for found in pieces.found_in(data)
         ]
         server.start()
@@ -183,10 +196,24 @@ def _forms(line: str) -> Iterator[tuple[str, str]]:
         yield f"base64 for URLs behind {len(before)}", text.replace("+", "-").replace("/", "_")
 
 
+def _of_all(server: Server, run_id: str) -> dict[str, bytes]:
+    """Return what can be asked about all runs, each answer whole; ``run_id`` is the newest."""
+    found = {}
+    for method, path, accept, holds in OF_ALL:
+        answer = server.request(method, path, headers={"accept": accept})
+        assert answer.status == 200, answer
+        assert holds.format(run=run_id).encode() in answer.body, f"{path} is not what it should be"
+        last = answer.body.splitlines()[-1]
+        assert b'{"problem"' not in last, f"{path} is cut off: {last!r}"
+        found[f"{path} as {accept}"] = answer.body
+    return found
+
+
 def _answers(server: Server, run_id: str) -> bytes:
-    """Return everything that can be asked about a run, its stream in each way included."""
+    """Return everything that can be asked about a run, its stream in each way and as one of many included."""
     said = b""
     with connect(f"{server.ws_url}{W}/runs/{run_id}/stream?types=all&control=1", max_size=None) as stream:
+        said += server.listed("/api/v2/streams").body + server.listed("/metrics").body
         try:
             while True:
                 said += stream.recv(decode=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.torture import ROWS, Row, main, run_row
+from tests.faults.torture import ROWS, Row, done_of, main, run_row, verdict_of
 
 
 def row(script: Path, found: int, code: int, *, control: bool = False) -> Row:
@@ -22,7 +22,35 @@ def row(script: Path, found: int, code: int, *, control: bool = False) -> Row:
 )  # fmt: skip
 def test_a_row_is_what_its_program_says(tmp_path, capsys, found, code, control, verdict, faults):
     result = run_row(row(tmp_path / "row.py", found, code, control=control), scale=0.1, seed=1)
-    assert (result.verdict, result.faults, result.cases) == (verdict, faults, 3)
+    assert (result.verdict, result.faults, result.cases, result.unit) == (verdict, faults, 3, "cases")
+
+
+@pytest.mark.parametrize(
+    ("last", "done"),
+    [
+        ("cases=102 faults=0 whole=400", (102, "cases")),
+        ("failed_flushes=7", (7, "failed flushes")),
+        ("count=50 faults=0 seconds=7", (50, "ways")),
+        ("15 passed, 2 skipped in 3.10s", (15, "passed")),
+        ("1 failed, 14 passed in 3.10s", (1, "failed")),
+        ("170000 seeds, 0 failed, 60.0 s", (170_000, "seeds")),
+        ("skipped: it wants 16 MB", (0, "ways")),
+        ("", (0, "ways")),
+    ],
+)
+def test_the_table_counts_what_was_done_and_not_what_was_asked_for(last, done):
+    assert done_of(Row("row", "", 8, "ways", 1), last) == done
+
+
+@pytest.mark.parametrize(
+    ("ended", "last", "verdict"),
+    [
+        (0, "skipped: no strace", "skipped"), (0, "3 skipped in 0.10s", "skipped"), (0, "1 passed, 2 skipped in 1s", "held"),
+        (1, "1 failed, 2 skipped in 1s", "FAILED"), (5, "no tests ran in 0.1s", "FAILED"),
+    ],
+)  # fmt: skip
+def test_what_was_not_done_has_not_held(ended, last, verdict):
+    assert verdict_of(Row("row", "", 8, "ways", 1), ended, last) == verdict
 
 
 def test_a_row_that_does_not_end_is_ended(tmp_path, monkeypatch):

@@ -13,9 +13,10 @@ from tempfile import TemporaryDirectory
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from tests.load.bounds import Ratio, faults, ratio, rss_mib_max, rss_slope, spread_of
+from tests.load.bounds import RISE_KIB_PER_MIN_MAX, Ratio, faults, ratio, rss_mib_max, rss_rise, spread_of
 from tests.load.curve import curve
 from tests.load.phases import FULL, QUICK, Found, load
+from tests.load.rise import MINUTES_MIN
 from tests.load.samples import MIB, Sample
 
 PLACE = Path(__file__).parent.parent.parent / ".cache" / "load"  # a disk, not a /tmp in memory
@@ -24,7 +25,9 @@ PLACE = Path(__file__).parent.parent.parent / ".cache" / "load"  # a disk, not a
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/load", description=__doc__)
     parser.add_argument("--minutes", type=float, help="that everybody stays (2; 30 for the soak)")
-    parser.add_argument("--windows", type=int, help="of 5 s before and after, which tell what unloaded means")
+    parser.add_argument(
+        "--windows", type=int, help="of 5 s in each of the other phases (12), which tell what unloaded means"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     parser.add_argument("--curve", type=Path, metavar="FILE", help="draw them there, as SVG")
     parser.add_argument(
@@ -42,7 +45,7 @@ def main() -> int:
     )
     broken = list(faults(found, timed=not asked.quick))
     if asked.json:
-        told = {"machine": machine, "faults": broken, "rss_slope": to_builtins(rss_slope(found))}
+        told = {"machine": machine, "faults": broken, "rss_rise": to_builtins(rss_rise(found))}
         asked.json.write_text(json.dumps(told | to_builtins(found), indent=1) + "\n")
     if asked.curve:
         asked.curve.write_text(curve(found, machine))
@@ -62,7 +65,7 @@ def report(found: Found, machine: str) -> Iterator[str]:
     for phase, some in groupby(found.samples, key=lambda sample: sample.phase):
         yield _line(phase, list(some))
     yield _line("empty again", [found.empty_again])
-    size, slow, rise = found.size, found.slow, rss_slope(found)
+    size, slow = found.size, found.slow
     yield f"\nidle watcher: {found.idle_kib_each:.1f} KiB each, {found.idle_left:,} of {size.idle:,} left at the end"
     yield (
         f"slow readers: {found.slow_bytes_per_s:.0f} bytes/s each, {slow.readers:,} of {size.slow:,} left, "
@@ -70,7 +73,10 @@ def report(found: Found, machine: str) -> Iterator[str]:
     )
     most = max(sample.rss_bytes for sample in found.samples) / MIB
     yield f"RSS at most {most:.0f} MiB, bound {rss_mib_max(found):.0f} MiB"
-    yield f"RSS in the second half: {rise.per_x:+.1f} ± {rise.confidence:.1f} KiB a minute (95 %)"
+    if risen := rss_rise(found):
+        yield f"RSS rises by {risen} KiB a minute (95 %), bound {RISE_KIB_PER_MIN_MAX}"
+    else:
+        yield f"RSS: whether it rises, {MINUTES_MIN} minutes could tell"
     for name, compared in (("all", ratio(found, calm=False)), ("calm", ratio(found, calm=True))):
         yield f"healthy, {name} windows: {_compared(compared)}"
 
@@ -100,11 +106,12 @@ def _line(phase: str, samples: list[Sample]) -> str:
 def _last_line(found: Found, broken: list[str]) -> str:
     compared = ratio(found, calm=True) or ratio(found, calm=False)
     assert compared is not None
-    rise = rss_slope(found)
+    risen = rss_rise(found)
     return (
         f"minutes={found.size.minutes:g} faults={len(broken)} idle_kib={found.idle_kib_each:.1f} "
         f"rss_mib={max(sample.rss_bytes for sample in found.samples) / MIB:.0f} "
-        f"slope_kib_per_min={rise.per_x:.1f}±{rise.confidence:.1f} p99_ratio={compared.p99:.2f}"
+        + (f"rise_kib_per_min_max={risen.most:.0f} " if risen else "")
+        + f"p99_ratio={compared.p99:.2f}"
     )
 
 

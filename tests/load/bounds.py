@@ -6,16 +6,15 @@ from msgspec import Struct
 
 from tests.bench.rounds import middle
 from tests.load.phases import AGAIN, ALL, SLOW, SLOW_BYTES_PER_S, UNLOADED, Found
+from tests.load.rise import Rise, rise
 from tests.load.samples import KIB, MIB, Sample
-from tests.load.slope import Slope, slope
 
 IDLE_KIB_MAX = 10  # of a watcher; README: 7
 SLOW_KIB_MAX = 384  # of a reader: the stretch it is in, 256 KiB of frames, and 96 KiB under way to the kernel
 SLOW_KERNEL_KIB_MAX = 256
 OTHER_MIB_MAX = 96  # 64 of garbage until it is collected, 8 of the newest events, and what grows once
 P99_RATIO_MAX = 2.0
-SLOPE_KIB_PER_MIN_MAX = 128  # 180 MiB a day; what is surely more is a leak
-SLOPE_MINUTES_MIN = 10  # below, a slope says nothing
+RISE_KIB_PER_MIN_MAX = 192  # 270 MiB a day; what may be more is taken for a leak
 CALM_CORES = 0.5  # that others may use in a window that tells something about latency
 CALM_WINDOWS = 10
 FILES_MORE_MAX = 16  # the readers of the log and the views that come with use
@@ -51,11 +50,9 @@ def ratio(found: Found, *, calm: bool) -> Ratio | None:
     )  # fmt: skip
 
 
-def rss_slope(found: Found) -> Slope:
-    """Return by how much the memory rises in the second half of ``all of it``, in KiB a minute."""
-    samples = found.phase(ALL)
-    half = samples[len(samples) // 2 :] if len(samples) >= 8 else samples
-    return slope([each.at_s / 60 for each in half], [each.rss_bytes / KIB for each in half])
+def rss_rise(found: Found) -> Rise | None:
+    """Return by how much the memory rises in ``all of it``, in KiB a minute; None if that was too short."""
+    return rise((each.at_s, each.rss_bytes / KIB) for each in found.phase(ALL))
 
 
 def rss_mib_max(found: Found) -> float:
@@ -103,8 +100,8 @@ def _grown(found: Found) -> Iterator[str]:
     tcp = (max(each.tcp_bytes for each in found.phase(SLOW, ALL)) - found.empty.tcp_bytes) / KIB
     if tcp > size.slow * SLOW_KERNEL_KIB_MAX + OTHER_MIB_MAX * KIB:
         yield f"the kernel holds {tcp / size.slow:.0f} KiB of each slow reader"
-    if found.size.minutes >= SLOPE_MINUTES_MIN and (rise := rss_slope(found)).least > SLOPE_KIB_PER_MIN_MAX:
-        yield f"RSS rises by {rise.per_x:.0f} ± {rise.confidence:.0f} KiB a minute"
+    if (risen := rss_rise(found)) and risen.most > RISE_KIB_PER_MIN_MAX:
+        yield f"RSS rises by {risen} KiB a minute: that it is at most {RISE_KIB_PER_MIN_MAX} is not shown"
 
 
 def _not_returned(found: Found) -> Iterator[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from math import ceil, log10
 
-from tests.load.bounds import rss_slope
+from tests.load.bounds import rss_rise
 from tests.load.phases import Found
 from tests.load.samples import MIB, Sample
 
@@ -21,10 +21,9 @@ def curve(found: Found, machine: str) -> str:
 def _lines(found: Found, machine: str) -> Iterator[str]:
     samples = found.samples
     height = TOP + 3 * (HEIGHT + GAP)
-    size, rise = found.size, rss_slope(found)
-    title = (
-        f"{size.idle:,} idle + {size.slow:,} slow watchers + {size.runs} busy runs: RSS rises by "
-        f"{rise.per_x:.0f} ± {rise.confidence:.0f} KiB/min in the second half of {size.minutes:g} min"
+    size, risen = found.size, rss_rise(found)
+    title = f"{size.idle:,} idle + {size.slow:,} slow watchers + {size.runs} busy runs" + (
+        f": RSS rises by {risen} KiB/min in {size.minutes:g} min" if risen else ""
     )
     yield f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {LEFT + WIDTH + 10} {height}" font-family="sans-serif" font-size="12">'
     yield f'<rect width="{LEFT + WIDTH + 10}" height="{height}" fill="white"/>'

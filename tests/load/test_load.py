@@ -6,7 +6,6 @@ from msgspec.structs import replace
 from tests.load.bounds import faults
 from tests.load.curve import curve
 from tests.load.phases import QUICK, load
-from tests.load.slope import slope
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +37,6 @@ def test_the_curve_shows_every_panel(found):
         (lambda found: {"empty_again": replace(found.empty_again, streams=1)}, "1 streams are open"),
         (lambda found: {"empty_again": replace(found.empty_again, files=99)}, "99 files are open"),
         (lambda found: {"empty_again": replace(found.empty_again, rss_bytes=2**30)}, "RSS is 1024 MiB"),
-        (lambda found: _rising(found, 1_000), "RSS rises by 1000 ±"),
     ],
 )
 def test_a_broken_bound_is_said(found, change, said):
@@ -51,27 +49,3 @@ def _at(phase, found, **change):
             replace(sample, **change) if sample.phase == phase else sample for sample in found.samples
         ]
     }
-
-
-def _rising(found, kib_per_min):
-    """Make the samples those of half an hour in which the memory rises."""
-    first = found.phase("all of it")[0]
-    rising = [
-        replace(first, at_s=60.0 * minute, rss_bytes=first.rss_bytes + minute * kib_per_min * 1024)
-        for minute in range(30)
-    ]
-    rest = [sample for sample in found.samples if sample.phase != "all of it"]
-    return {"size": replace(found.size, minutes=30), "samples": [*rest, *rising]}
-
-
-def test_a_slope_knows_how_sure_it_is():
-    line = slope(range(100), [5.0 + 2 * x for x in range(100)])
-    assert line.per_x == pytest.approx(2)
-    assert line.confidence < 1e-6
-    noise = [(-1) ** x * 10.0 for x in range(100)]
-    flat = slope(range(100), noise)
-    assert abs(flat.per_x) < flat.confidence < 0.2
-    step = [0.0] * 50 + [10.0] * 50  # it went up once: no slope, though the best line rises
-    risen = slope(range(100), step)
-    assert risen.least < 0 < risen.per_x
-    assert slope(range(100), [x + noisy for x, noisy in enumerate(noise)]).least > 0.8
