@@ -21,7 +21,7 @@ METHODS = {
         "on_url", "_start_asgi_task", "on_header", "on_headers_complete", "on_message_complete", "send_400_response", "shutdown",
     ],
 }  # fmt: skip
-OURS = {"push", "push_all", "wake", "check"}  # service/wire/parking.py and rounds.py
+OURS = {"push", "push_all", "wake", "check", "refused"}  # service/wire/parking.py, rounds.py and server.py
 ATTRIBUTES = {
     StreamProtocol: [
         "conn", "loop", "logger", "queue", "curr_msg_data_type", "close_sent", "close_timer",
@@ -50,6 +50,7 @@ async def test_every_attribute_exists_in_uvicorn(protocol):
     config.load()
     made = protocol.__mro__[1](config, ServerState(), {}, _loop=asyncio.get_running_loop())
     assert [name for name in ATTRIBUTES[protocol] if name not in vars(made)] == []
+    assert not vars(made).keys() & {"counted", "gave_up", "outgoing"}, "uvicorn means something else by that"
 
 
 async def test_every_attribute_has_its_slot():
