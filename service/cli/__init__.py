@@ -10,6 +10,7 @@ import rich_click as click
 
 from service.cli.backup import backup, verify
 from service.cli.doctor import doctor
+from service.cli.health import health
 from service.cli.keys import keys
 from service.cli.runs import cancel, history, ls, run, show, watch
 from service.cli.serve import serve
@@ -52,7 +53,7 @@ def tailrace() -> None:
     """
 
 
-for command in (serve, run, watch, ls, show, history, cancel, keys, backup, verify, doctor):
+for command in (serve, run, watch, ls, show, history, cancel, keys, backup, verify, doctor, health):
     tailrace.add_command(command)
 
 

@@ -2,8 +2,11 @@
 
 import fnmatch
 import json
+import os
 import re
 import shlex
+import signal
+import socket
 import subprocess
 import sys
 import tomllib
@@ -17,7 +20,7 @@ import yaml
 from service.ops.machine import OTHER_FILES
 from service.ops.settings import Settings, unknown_names
 from service.server import GRACE_S
-from tests.server import ROOT, Server
+from tests.server import ROOT
 
 DEPLOY = ROOT / "docs/deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
@@ -82,7 +85,7 @@ def faults(text: str) -> list[str]:  # noqa: C901
         if not all(value.startswith("[") for value in values(last, name)) or not values(last, name):
             said.append(f"{name} is a shell, which would not hand SIGTERM on")
     health = (values(last, "HEALTHCHECK") or [""])[0]
-    if "/health" not in health or "CMD [" not in health:
+    if '"health"' not in health or "CMD [" not in health:
         said.append("nobody looks at its health")
     if values(last, "STOPSIGNAL") != ["SIGTERM"]:
         said.append("it is not asked to drain")
@@ -120,7 +123,7 @@ def test_the_image_keeps_the_rules():
         ('ENTRYPOINT ["tailrace"]', "ENTRYPOINT tailrace"),
         ('CMD ["serve"]', "CMD serve"),
         ("STOPSIGNAL SIGTERM\n", ""),
-        ("/health", "/"),
+        (', "health"]', ', "doctor"]'),
         ("COPY pyproject.toml", "ADD pyproject.toml"),
         ("--no-cache-dir ", ""),
         ("--require-hashes ", ""),
@@ -160,15 +163,57 @@ def test_all_that_is_copied_is_there_and_nothing_else_is_sent():
         assert not passes_ignore(path), f"{path} goes into the build"
 
 
-def test_its_health_is_looked_at_as_it_says(tmp_path):
+@pytest.mark.parametrize("kind", ["plain", "tls", "another address"])
+def test_its_health_is_looked_at_as_it_says(tmp_path, kind):
+    """Its health check has the container's environment, and so the settings of its service."""
     health = values(instructions(DOCKERFILE), "HEALTHCHECK")[0]
-    python, *arguments = json.loads(health.partition("CMD ")[2])
-    assert python == "python"
-    with Server(tmp_path) as server:
-        command = [sys.executable, *(each.replace(":8080/", f":{server.port}/") for each in arguments)]
-        assert subprocess.run(command, timeout=30).returncode == 0
-        server.stop()
-        assert subprocess.run(command, timeout=30, stderr=subprocess.DEVNULL).returncode != 0
+    tailrace, *arguments = json.loads(health.partition("CMD ")[2])
+    assert tailrace == "tailrace"
+    given = {"TAILRACE_PORT": str(free_port()), "TAILRACE_DB": str(tmp_path / "t.db")}
+    if kind == "tls":
+        made = (
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=tail.example -days 2"
+        )
+        files = [tmp_path / "key.pem", tmp_path / "cert.pem"]
+        command = ["openssl", *made.split(), "-keyout", files[0], "-out", files[1]]
+        subprocess.run(command, check=True, capture_output=True)
+        given |= {"TAILRACE_TLS_KEY": str(files[0]), "TAILRACE_TLS_CERT": str(files[1])}
+    if kind == "another address":
+        given |= {"TAILRACE_HOST": "127.0.0.2"}
+    environ = os.environ | given | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "service", *arguments]
+    serving = subprocess.Popen(
+        [sys.executable, "-m", "service", "serve"], env=environ, cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        assert "listens" in serving.stdout.readline()
+        checked = subprocess.run(command, env=environ, timeout=30, capture_output=True, text=True)
+        assert (checked.returncode, checked.stderr) == (0, "")
+        os.kill(serving.pid, signal.SIGSTOP)
+        checked = subprocess.run(command, env=environ, timeout=30, capture_output=True, text=True)
+        assert (checked.returncode, "timed out" in checked.stderr) == (1, True), "it hangs"
+        os.kill(serving.pid, signal.SIGCONT)
+    finally:
+        serving.terminate()
+        serving.communicate(timeout=60)
+    assert subprocess.run(command, env=environ, timeout=30, stderr=subprocess.DEVNULL).returncode == 1
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+def test_nginx_in_front_of_it_takes_as_many_streams_as_the_service(tmp_path):
+    composed = yaml.safe_load(COMPOSE)
+    main = composed["configs"]["nginx"]["content"]
+    connections = int(re.search(r"worker_connections (\d+);", main)[1])
+    files = int(re.search(r"worker_rlimit_nofile (\d+);", main)[1])
+    assert (
+        2 * DEFAULTS.max_watchers < connections < files <= composed["services"]["nginx"]["ulimits"]["nofile"]
+    )
+    assert {"source": "nginx", "target": "/etc/nginx/nginx.conf"} in composed["services"]["nginx"]["configs"]
 
 
 def pins(path: Path) -> dict[str, str]:

@@ -55,6 +55,23 @@ def unit() -> dict[str, dict[str, list[str]]]:
     return sections
 
 
+def test_its_doctor_looks_at_the_log_that_the_service_has(tmp_path):
+    """The command of the unit's head, which has the settings' file but not the unit's own environment."""
+    head = UNIT.read_text().partition("[Unit]")[0].replace("#", "").replace("\\\n", "")
+    (command,) = [line.split() for line in head.splitlines() if "systemd-run" in line]
+    words = command[command.index("/opt/tailrace/bin/tailrace") + 1 :]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("TAILRACE_")}
+    with Server(tmp_path) as server:
+        given = [word.replace("/var/lib/tailrace", str(tmp_path)) for word in words]
+        done = subprocess.run(
+            [sys.executable, "-m", "service", *given], cwd="/", env=environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert f"those of process {server.process.pid}, which serves the log" in done.stdout
+    assert unit()["Service"]["Environment"][0] == "TAILRACE_DB=/var/lib/tailrace/tailrace.db"
+    assert "/var/lib/tailrace/tailrace.db" in words
+
+
 def seconds(text: str) -> float:
     return float(re.fullmatch(r"(\d+)s", text)[1])
 
