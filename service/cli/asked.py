@@ -3,6 +3,7 @@
 import asyncio
 import json
 import ssl
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from service.ops.settings import Settings
 
 TIMEOUT_S = 5.0
+PASSWORD = "TAILRACE_PROXY_PASSWORD"  # noqa: S105  where it is to be found: a command line is there for all to see
 # A run that nobody has: who gets through is accepted as a WebSocket, and then told so.
 STREAM = "/api/v2/workflows/runs/doctor/stream?errors=close"
 
@@ -56,8 +58,13 @@ async def _newest(address: Address) -> datetime | None:
         return None  # no run yet, or not for us to see
 
 
-async def of_proxy(address: Address, settings: "Settings") -> list[Finding]:
-    """Ask as clients do, through whatever is in front of the service."""
+async def of_proxy(address: Address, settings: "Settings", password: str | None = None) -> list[Finding]:
+    """Ask as clients do, through whatever is in front of the service.
+
+    ``password``: NAME:PASSWORD for a proxy that asks for one (RFC 7617).
+    """
+    if password:
+        address.headers["Authorization"] = f"Basic {b64encode(password.encode()).decode()}"
     try:
         answer = await _answer(address, head_of(address, "GET", "/health"))
     except ssl.SSLError as error:
@@ -82,7 +89,8 @@ def _who_answers(address: Address, answer: _Answer) -> Finding:
         said = f"the service does not know the name {address.authority}, or the proxy does not hand Host on"
         return fail("proxy", said, f"TAILRACE_HOSTS={address.authority}, and Host as the client sent it")
     if answer.status in {401, 403}:
-        return warn("proxy", f"it asks for credentials ({answer.status})", "nothing behind it was looked at")
+        remedy = f"{PASSWORD}=NAME:PASSWORD in the environment: then what is behind it is looked at, too"
+        return warn("proxy", f"it asks for credentials ({answer.status})", remedy)
     if answer.status in {502, 503, 504} and not ours:
         remedy = "look at the proxy's upstream address, and whether the service runs"
         return fail("proxy", f"it does not reach the service ({answer.status})", remedy)
@@ -115,6 +123,7 @@ async def _upgrade(address: Address) -> Finding:
         f"Host: {address.authority}",
         "Upgrade: websocket",
         "Connection: Upgrade",
+        *(f"{name}: {value}" for name, value in address.headers.items()),
     ]
     lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "\r\n"]
     try:

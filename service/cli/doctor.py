@@ -27,7 +27,8 @@ def doctor(db: str | None, url: str | None, *, as_json: bool) -> None:
     """Say what is wrong with the set-up, and how to mend it; change nothing.
 
     Run it as the service's user, with the service's environment. If a service runs on the log, its own
-    settings are taken where the system lets us see them. Exits 1 if anything fails.
+    settings are taken where the system lets us see them. TAILRACE_PROXY_PASSWORD=NAME:PASSWORD is for a proxy
+    (--url) that asks for one. Exits 1 if anything fails.
     """
     findings = list(_findings({} if db is None else {"db": db}, url))
     failed = any(finding.status == "fail" for finding in findings)
@@ -144,7 +145,7 @@ def _in_service(settings: "Settings", serving: "Serving") -> tuple[datetime | No
 
 
 def _through(url: str, settings: "Settings") -> list["Finding"]:
-    from service.cli.asked import of_proxy
+    from service.cli.asked import PASSWORD, of_proxy
     from service.client.http import Address
     from service.ops.doctor import fail
 
@@ -152,7 +153,7 @@ def _through(url: str, settings: "Settings") -> list["Finding"]:
         address = Address(url)
     except ValueError as error:
         return [fail("proxy", str(error), "--url https://tailrace.example.org")]
-    return asyncio.run(of_proxy(address, settings))
+    return asyncio.run(of_proxy(address, settings, os.environ.get(PASSWORD)))
 
 
 def _time_of(event: bytes | None) -> datetime | None:
