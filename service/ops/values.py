@@ -116,7 +116,8 @@ def networks(text: str) -> tuple[str, ...]:
     """Return networks; an address alone is one of itself."""
     items = listed(r"[0-9A-Fa-f.:]{2,45}(/[0-9]{1,3})?", "an address or a network such as 10.0.0.0/8")(text)
     for item in items:
-        ipaddress.ip_network(item)  # its ValueError says what is wrong
+        if ipaddress.ip_network(item).prefixlen == 0:  # its ValueError says what is wrong
+            raise ValueError(f"{item} is everybody: any client could say that it is anybody")
     return items
 
 

@@ -63,6 +63,8 @@ BAD = [
     ("TAILRACE_DIAGNOSTICS", "xml", "auto, json, console"),
     ("TAILRACE_BEHIND_PROXY", "proxy.example", "an address or a network"),
     ("TAILRACE_BEHIND_PROXY", "10.0.0.1/8", "host bits set"),
+    ("TAILRACE_BEHIND_PROXY", "10.0.0.7,0.0.0.0/0", "0.0.0.0/0 is everybody"),
+    ("TAILRACE_BEHIND_PROXY", "::/0", "::/0 is everybody"),
     ("TAILRACE_JWT_LEEWAY_S", "301", "seconds from 0 to 300"),
     ("TAILRACE_MAX_WATCHERS_PER_IP", "-1", "from 0 to"),
     ("TAILRACE_SECRET_A-B", "x", "letters, digits and _"),
