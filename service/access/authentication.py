@@ -21,21 +21,22 @@ class Authentication:
     """Knows the keys in ``keys`` and, if there is one, an ``issuer`` of tokens.
 
     Credentials are required as soon as there is a file of keys or an issuer, and from then on as long as
-    the process lives: a file that vanishes, or cannot be read, lets nobody in.
+    the process lives: a file that vanishes, or cannot be read, lets nobody in. ``exposed``: others than this
+    machine may reach the service, so that credentials are required whatever there is.
     """
 
-    def __init__(self, keys: KeyFile, issuer: TokenIssuer | None = None) -> None:
+    def __init__(self, keys: KeyFile, issuer: TokenIssuer | None = None, *, exposed: bool = False) -> None:
         self.keys = keys
         self.issuer = issuer
-        self._required = issuer is not None
+        self._required = exposed or issuer is not None
         self._fault: str | None = None
         self._tickets = Tickets()
+        self._book()  # a file that vanishes before anybody asks has been there
 
     @property
     def required(self) -> bool:
         """Tell whether a request needs a credential."""
-        if not self._required:
-            self._required = self._book() is not None or self._fault is not None
+        self._book()
         return self._required
 
     @property
@@ -120,19 +121,27 @@ class Authentication:
         return book
 
     def _book(self) -> KeyBook | None:
+        """Return the keys, None if there are none; say so once if they are missing or cannot be read."""
         try:
             book = self.keys.read()
         except InvalidInput as error:
-            if self._fault is None:
-                _diagnostics.error("keys cannot be read", reason=str(error))
-            self._fault = str(error)
+            self._required = True
+            self._failed(str(error))
+            return None
+        if book is None:
+            if self._required:
+                self._failed(f"{self.keys.path} is not there: keys and sessions are worth nothing")
             return None
         if self._fault is not None:
             _diagnostics.info("keys can be read again")
         self._fault = None
-        if book is not None:
-            self._required = True
+        self._required = True
         return book
+
+    def _failed(self, reason: str) -> None:
+        if self._fault is None:
+            _diagnostics.error("keys cannot be read", reason=reason)
+        self._fault = reason
 
     def _unreadable(self) -> Unauthenticated:
         return Unauthenticated("The keys of this service cannot be read; its diagnostics say why.")
