@@ -272,6 +272,12 @@ def test_a_key_in_the_address_is_refused_and_in_no_line_of_diagnostics(house):
         assert house.ask("GET", f"{W}?{name}={key}", None).status == 401
         assert house.ask("GET", f"{W}?{name}={key}", "admin").status == 400
         assert house.socket(f"{W}/runs/{house.run}/stream?{name}={key}") == 401
+    session = logged_in(house, "ann").partition("=")[2]
+    for credential in (key, session, token("ann")):
+        house.ask("GET", f"{W}/{credential}", "admin")
+        house.ask("GET", f"{W}/{quote(credential, safe='').replace('_', '%5F')}", None)
+        house.socket(f"{W}/runs/{credential}/stream", "ann")
+        assert credential.rpartition(".")[2] not in house.server.diagnostics.read_text()
     text = house.server.diagnostics.read_text()
     assert '"status": 401' in text
     for secret in (*house.keys.values(), SECRET):
