@@ -142,9 +142,8 @@ def test_no_line_holds_what_looks_like_a_credential(out, form, which):
     everywhere = "".join(f"%{byte:02x}" for byte in credential.encode())
     diagnostics.configure(form, "info", stream=out)
     log = structlog.get_logger("any")
-    log.info(
-        f"said {credential}", path=f"/api/v2/workflows/{credential}", cookie=f"tailrace_session={credential};"
-    )
+    said = f"said {credential}"
+    log.info(said, path=f"/api/v2/workflows/{credential}", cookie=f"tailrace_session={credential};")
     log.info("said", path=f"/a/{everywhere}/b", other=credential.replace("_", "%5F").replace(".", "%2e"))
     log.info("said", nested=[{credential: (credential,)}], odd=Odd(credential), long="x " * 248 + credential)
     try:
