@@ -78,8 +78,8 @@ class Authentication:
     async def end_session(self, grant: Grant) -> None:
         """Take the session that ``grant`` came from no longer.
 
-        Raises Unauthenticated if the keys cannot be read, OSError if they cannot be written: somebody else may
-        hold them for long.
+        Raises Unauthenticated if the keys cannot be read, OSError if they cannot be written, be it because
+        somebody holds them for long.
         """
         if grant.session_id is None or grant.expires_at is None:
             return

@@ -75,7 +75,7 @@ class TokenIssuer:
         name, scope, expires_at = claims["sub"], claims.get("scope", ""), claims["exp"]
         if not _is_name(name) or not isinstance(scope, str):
             raise Unauthenticated("The token is not valid: its sub or its scope cannot be used.")
-        if not isinstance(expires_at, int | float) or expires_at + self.leeway_s > EXPIRES_AT_MAX:
+        if not isinstance(expires_at, int | float) or expires_at > EXPIRES_AT_MAX - self.leeway_s:
             raise Unauthenticated("The token is not valid: its exp is no time that can be told.")
         rights = frozenset(word.removeprefix("tailrace:") for word in scope.split()) & frozenset(RIGHTS)
         return Grant(name, rights, expires_at=expires_at + self.leeway_s, issuer=self.fingerprint)

@@ -32,8 +32,6 @@ _CREDENTIAL = re.compile(
     r"trk_[A-Za-z0-9_-]{8,}"
     r"|tailrace\.ticket\.[A-Za-z0-9_-]+"
     r"|eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)+"  # a JSON Web Token; our sessions are such
-    # A ticket by itself, or what is secret in a key: 256 random bits.
-    r"|(?<![A-Za-z0-9_-])(?=[A-Za-z0-9_-]{0,42}[A-Z])(?=[A-Za-z0-9_-]{0,42}[0-9])[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])"
 )
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 

@@ -165,6 +165,43 @@ def test_a_run_of_somebody_else_is_not_there(house):
     assert house.socket(f"{W}/runs/{house.run}/stream", token("ann")) == 1000, "the same person"
 
 
+@pytest.mark.parametrize(
+    "exp", [1e300, 10**400, 253_402_300_800, float("inf")], ids=["1e300", "10**400", "10000", "inf"]
+)
+def test_a_token_whose_end_no_calendar_has_is_refused_everywhere(house, exp):
+    claims = {"iss": "https://id.example", "aud": "tailrace", "sub": "ann", "scope": "read", "exp": exp}
+    wrong = jwt.api_jws.encode(json.dumps(claims).encode(), SECRET, "HS256")
+    assert house.ask("GET", "/api/v2/session", wrong).status == 401
+    assert house.ask("POST", "/api/v2/session", None, {"key": wrong}).status == 401
+    assert house.socket(f"{W}/runs/{house.run}/stream", wrong) == 401
+
+
+@pytest.mark.parametrize(
+    "name", ["auth0|5f7c", "repo:org/app:ref:refs/heads/main", "https://id.example/u?a=b&c", "Änne B"]
+)
+def test_a_user_of_a_provider_s_naming_has_runs_streams_and_sessions_of_their_own(house, name):
+    mine, other = token(name), token(name + "x")
+    run = house.ask("POST", f"{W}/long/execute", mine, **{"idempotency-key": "one"}).json["runId"]
+    assert house.ask("POST", f"{W}/long/execute", mine, **{"idempotency-key": "one"}).json["runId"] == run
+    assert [
+        (each["runId"], each["startedBy"]) for each in house.ask("GET", f"{W}/runs", mine).json["data"]
+    ] == [(run, name)]
+    assert house.ask("GET", f"{W}/runs", other).json["data"] == []
+    assert house.ask("GET", f"{W}/runs/{run}", other).status == 404
+    headers = {"Authorization": f"Bearer {mine}"}
+    with connect(f"{house.server.ws_url}{W}/runs/{run}/stream", additional_headers=headers):
+        streams = house.ask("GET", "/api/v2/streams", mine).json["data"]
+        assert [(stream["user"], stream["runId"]) for stream in streams] == [(name, run)]
+    cookie = logged_in(house, mine)
+    assert house.ask("GET", "/api/v2/session", None, cookie=cookie).json["name"] == name
+    assert house.ask("POST", f"{W}/runs/{run}/cancel", None, cookie=cookie).status == 202
+    assert house.ask("DELETE", "/api/v2/session", None, cookie=cookie).status == 204
+    assert house.ask("GET", "/api/v2/session", None, cookie=cookie).status == 401
+    said = house.ask("GET", f"/api/v2/events?runId={run}&include=control", mine).json["data"]
+    assert {by_of(event["payload"]) for event in said} >= {name}
+    assert house.ask("DELETE", f"{W}/short", mine).json["detail"] == f"{name!r} lacks the right 'write'."
+
+
 def test_lists_hold_one_s_own(house):
     theirs = house.ask("GET", f"{W}/runs", "bob").json["data"]
     mine = house.ask("GET", f"{W}/runs", "ann").json["data"]

