@@ -10,7 +10,7 @@ from service.access.grants import ANONYMOUS, EVERYTHING, Grant
 from service.access.keys import KEY_PREFIX, LOCK_TIMEOUT_S, SESSION_LIFETIME_S, KeyBook, KeyFile, session_id
 from service.access.tickets import Ticket, Tickets
 from service.access.tokens import TokenIssuer, read_session, sign_session
-from service.errors import InvalidInput, Unauthenticated
+from service.errors import Forbidden, InvalidInput, Unauthenticated
 
 _SESSION_OVER = "The session is over: log in again."
 
@@ -113,6 +113,17 @@ class Authentication:
         if grant.key_id is None and grant.session_id is None:
             return self._unexpired(grant)
         return self._still(grant, self._known_book())
+
+    def still_reads(self, grant: Grant) -> Grant:
+        """Return what ``grant``, by which somebody began to read, is worth now.
+
+        Raises Unauthenticated if nothing, and Forbidden if it is a right too few: what made a run visible may
+        have been the right to see everybody's.
+        """
+        now = self.renewed(grant)
+        if not now.may("read") or (grant.sees_all and not now.sees_all):
+            raise Forbidden("The right to read was taken away.", right="read")
+        return now
 
     def _still(self, grant: Grant, book: KeyBook) -> Grant:
         if grant.session_id is not None and book.has_ended(grant):
