@@ -101,7 +101,7 @@ def test_a_session_is_never_older_than_ours_may_be(keys):
     assert taken.expires_at == taken.issued_at + SESSION_LIFETIME_S
     for wrong in (
         {"iat": now - SESSION_LIFETIME_S}, {"iat": now + 3_600}, {"iat": "left out"}, {"iat": "soon"}, {"iat": 1e300},
-        {"exp": 1e400}, {"rights": 7}, {"rights": "left out"}, {"key": "left out"},
+        {"iat": 1e400}, {"exp": 1e400}, {"rights": 7}, {"rights": "left out"}, {"key": "left out"},
     ):  # fmt: skip
         assert worth_nothing(authentication, forged(keys, **(day | wrong))), wrong
 

@@ -229,12 +229,14 @@ def test_the_log_says_who_did_what(house):
     house.ask("POST", f"{W}/runs/{house.going}/cancel", "ann")
     house.server.key = house.keys["admin"]
     house.server.finished(house.going)
+    house.server.create("passing", BODY)
     house.server.key = None
+    assert house.ask("DELETE", f"{W}/passing", "writer").status == 204
     events = house.ask("GET", "/api/v2/events?include=control&limit=1000", "admin").json["data"]
     said = {(event["type"], by_of(event["payload"])) for event in events}
     assert {
         ("workflow_created", "root"), ("run_start", "ann"), ("cancel_requested", "ann"),
-        ("run_complete", "ann"),
+        ("run_complete", "ann"), ("workflow_deleted", "writer"),
     } <= said  # fmt: skip
     house.going = house.ask("POST", f"{W}/long/execute", "ann").json["runId"]
 

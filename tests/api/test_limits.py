@@ -103,6 +103,17 @@ def test_how_fast_streams_are_begun(house):
         pass
 
 
+def test_how_fast_streams_are_begun_at_one_address(house):
+    server = house(max_stream_starts_per_minute=3)
+    run_id = execute(server, "ann").json["runId"]
+    for number in range(3):
+        with watch(server, run_id, ("ann", "root")[number % 2], "192.0.2.1"):
+            pass
+    assert 1 <= refused(server, run_id, "bob", "192.0.2.1") <= 20
+    with watch(server, run_id, "ann", "192.0.2.2"):
+        pass
+
+
 def until_429(ask, most: int) -> int:
     """Return how often ``ask`` was not refused with 429; the allowance grows meanwhile."""
     began = time.monotonic()
