@@ -3,87 +3,15 @@
 import base64
 import http.client
 import json
-import shutil
-import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from urllib.parse import quote
 
 import jwt
 import pytest
-from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
 from service.api import PLAIN_ROUTES, PREFIX, ROUTES, public_paths
 from service.api.operations import OPERATIONS
-from tests.access.test_keys import held
-from tests.server import Server
-
-W = "/api/v2/workflows"
-BODY = {"steps": {"a": {"type": "wait", "config": {"duration": 1}}}}
-LONG = {"steps": {"a": {"type": "wait", "config": {"duration": "10m"}}}}
-SECRET = "a shared secret of the identity provider"
-JWT = {"TAILRACE_JWT_ISSUER": "https://id.example", "TAILRACE_JWT_AUDIENCE": "tailrace"}
-
-
-def token(name: str, scope: str = "read run", lifetime_s: float = 600) -> str:
-    claims = {"iss": "https://id.example", "aud": "tailrace", "sub": name, "scope": scope}
-    return jwt.encode(claims | {"exp": time.time() + lifetime_s}, SECRET, "HS256")
-
-
-class House:
-    """A service with keys and an identity provider; ``ann`` has a finished run and one that goes on."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.keys = {
-            "admin": server.create_key("root", "admin"),
-            "ann": server.create_key("ann", "read,run"),
-            "bob": server.create_key("bob", "read,run"),
-            "reader": server.create_key("ann", "read"),
-            "writer": server.create_key("writer", "write"),
-            "metrics": server.create_key("metrics", "metrics"),
-            "revoked": server.create_key("ann", "admin"),
-        }
-        server.revoke_keys(self.keys["revoked"])
-
-    def prepare(self) -> None:
-        self.server.key = self.keys["admin"]
-        self.server.create("short", BODY)
-        self.server.create("long", LONG)
-        self.server.key = self.keys["ann"]
-        self.run = self.server.execute("short")
-        self.server.finished(self.run)
-        self.going = self.server.execute("long")
-        self.server.key = None
-
-    def ask(self, method: str, path: str, who: str | None, body=None, **headers: str):
-        if who is not None:
-            headers["authorization"] = f"Bearer {self.keys.get(who, who)}"
-        return self.server.request(method, path, body, headers)
-
-    def socket(self, path: str, who: str | None = None, **options):
-        """Return the close code, or the HTTP status that refused it."""
-        headers = {} if who is None else {"Authorization": f"Bearer {self.keys.get(who, who)}"}
-        try:
-            with connect(self.server.ws_url + path, additional_headers=headers, **options) as client:
-                with suppress(ConnectionClosedError):
-                    for _ in client:
-                        pass
-                return client.close_code
-        except InvalidStatus as error:
-            return error.response.status_code
-
-
-@pytest.fixture(scope="module")
-def house(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("access")
-    (directory / "jwt").write_text(SECRET)
-    server = Server(directory, TAILRACE_JWT_KEY_FILE=directory / "jwt", TAILRACE_DRAIN_TIMEOUT_S=0, **JWT)
-    house = House(server)
-    with server:
-        house.prepare()
-        yield house
+from tests.api.secured import BODY, SECRET, House, W, logged_in, token
 
 
 def paths(house: House):
@@ -325,81 +253,6 @@ def test_a_key_in_the_address_is_refused_and_in_no_line_of_diagnostics(house):
     for secret in (*house.keys.values(), SECRET):
         assert secret not in text
         assert secret.rpartition("_")[2] not in text
-
-
-def logged_in(house: House, who: str) -> str:
-    answer = house.ask("POST", "/api/v2/session", None, {"key": house.keys.get(who, who)})
-    assert answer.status == 200, answer
-    cookie, *attributes = answer.headers["set-cookie"].split("; ")
-    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(attributes)
-    return cookie
-
-
-def test_a_session_is_worth_the_key_until_it_is_ended(house):
-    cookie = logged_in(house, "reader")
-    who = house.ask("GET", "/api/v2/session", None, cookie=cookie).json
-    assert (who["name"], who["rights"]) == ("ann", ["read"])
-    assert house.ask("GET", f"{W}/runs/{house.run}", None, cookie=cookie).status == 200
-    assert house.ask("POST", f"{W}/short/execute", None, cookie=cookie).status == 403
-    with connect(
-        f"{house.server.ws_url}{W}/runs/{house.run}/stream", additional_headers={"Cookie": cookie}
-    ) as ws:
-        assert [json.loads(message)["type"] for message in ws][-1] == "step_complete"
-    ended = house.ask("DELETE", "/api/v2/session", None, cookie=cookie)
-    assert ended.status == 204
-    assert "Max-Age=0" in ended.headers["set-cookie"]
-    assert house.ask("GET", f"{W}/runs/{house.run}", None, cookie=cookie).status == 401, "everywhere"
-
-
-def test_who_shows_a_key_besides_the_cookie_ends_the_session_of_the_cookie(house):
-    cookie = logged_in(house, "reader")
-    elsewhere = house.ask(
-        "DELETE", "/api/v2/session", "ann", cookie=cookie, **{"sec-fetch-site": "cross-site"}
-    )
-    assert elsewhere.status == 204
-    assert house.ask("GET", W, None, cookie=cookie).status == 200, "a page of another origin has no say in it"
-    assert house.ask("DELETE", "/api/v2/session", "ann", cookie=cookie).status == 204
-    assert house.ask("GET", W, None, cookie=cookie).status == 401
-    assert house.ask("DELETE", "/api/v2/session", "ann", cookie=cookie).status == 204, "again is no fault"
-    assert house.ask("DELETE", "/api/v2/session", "ann").status == 204
-
-
-def test_who_holds_the_keys_holds_a_log_out_and_nothing_else(house):
-    cookie = logged_in(house, "reader")
-    with ThreadPoolExecutor(1) as pool:
-        with held(house.server.db.parent):
-            ending = pool.submit(house.ask, "DELETE", "/api/v2/session", None, cookie=cookie)
-            until = time.monotonic() + 1
-            while time.monotonic() < until:
-                assert house.ask("GET", W, None, cookie=cookie).status == 200
-            assert not ending.done()
-        assert ending.result().status == 204
-    assert house.ask("GET", W, None, cookie=cookie).status == 401
-
-
-def test_a_log_out_that_cannot_be_written_is_no_log_out(house):
-    cookie = logged_in(house, "reader")
-    blocking = house.server.db.with_name("tailrace.db.keys.new")
-    (blocking / "x").mkdir(parents=True)
-    try:
-        answer = house.ask("DELETE", "/api/v2/session", None, cookie=cookie)
-        assert (answer.status, "set-cookie" in answer.headers) == (503, False)
-    finally:
-        shutil.rmtree(blocking)
-    assert house.ask("GET", W, None, cookie=cookie).status == 200
-    assert house.ask("DELETE", "/api/v2/session", None, cookie=cookie).status == 204
-
-
-def test_a_session_of_a_token_ends_with_the_token(house):
-    answer = house.ask("POST", "/api/v2/session", None, {"key": token("cid", "read", 100)})
-    lifetime = next(each for each in answer.headers["set-cookie"].split("; ") if each.startswith("Max-Age"))
-    assert 90 <= int(lifetime.partition("=")[2]) <= 111
-
-
-def test_a_page_of_another_origin_cannot_use_a_session(house):
-    cookie = logged_in(house, "admin")
-    for origin in ("https://evil.example", "null", f"http://127.0.0.1.evil.example:{house.server.port}"):
-        assert house.ask("DELETE", f"{W}/short", None, cookie=cookie, origin=origin).status == 403
 
 
 def test_a_ticket_opens_one_stream_of_its_run_once(house):
