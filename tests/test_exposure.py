@@ -146,7 +146,7 @@ def test_who_speaks_no_tls_gets_nothing(server):
 
 EXPOSED = {
     "every address": {"TAILRACE_HOST": "0.0.0.0", "TAILRACE_COMMANDS": "*", "TAILRACE_BEHIND_PROXY": "127.0.0.1"},
-    "behind a proxy": {"TAILRACE_BEHIND_PROXY": "127.0.0.1"},
+    "behind a proxy": {"TAILRACE_COMMANDS": "*", "TAILRACE_BEHIND_PROXY": "127.0.0.1"},
     "loopback": {},
 }  # fmt: skip
 
