@@ -166,7 +166,7 @@ def authentication_of(settings: Settings) -> Authentication:
     if issuer is not None:
         keys.ensure()  # its secret signs their sessions
     keys.read()
-    return Authentication(keys, issuer)
+    return Authentication(keys, issuer, exposed=settings.exposed)
 
 
 def free_bytes(directory: Path) -> int:

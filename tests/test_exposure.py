@@ -17,6 +17,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from websockets.sync.client import connect
 
+from service.access import EVERYTHING, Authentication, KeyFile
+from service.errors import Unauthenticated
+from service.front import authentication_of
+from service.ops.settings import Settings
 from tests.server import ROOT, Server
 
 W = "/api/v2/workflows"
@@ -142,3 +146,35 @@ def test_who_speaks_no_tls_gets_nothing(server):
     with pytest.raises((http.client.HTTPException, OSError)):
         connection.getresponse()
     connection.close()
+
+
+EXPOSED = {
+    "behind a proxy": {"TAILRACE_COMMANDS": "*", "TAILRACE_BEHIND_PROXY": "127.0.0.1"},
+    "loopback": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("where", EXPOSED)
+def test_keys_that_vanish_before_anybody_has_shown_one_let_nobody_in(tmp_path, where):
+    server = Server(tmp_path, **EXPOSED[where])
+    key = server.create_key("root", "admin")
+    with server:
+        for _ in range(3):
+            assert server.get("/ready").status == 200
+        server.db.with_name("tailrace.db.keys").unlink()
+        assert server.get(W).status == 401
+        assert server.get(W, authorization=f"Bearer {key}").status == 401
+        assert server.request("DELETE", f"{W}/x").status == 401
+        assert "tailrace.db.keys is not there" in server.diagnostics.read_text()
+
+
+def test_behind_a_proxy_nobody_is_let_in_without_keys(tmp_path):
+    exposed = Authentication(KeyFile(tmp_path / "keys"), exposed=True)
+    assert exposed.required
+    assert exposed.fault is not None
+    with pytest.raises(Unauthenticated):
+        exposed.renewed(EVERYTHING)
+    settings = Settings(db=tmp_path / "t.db", behind_proxy=("127.0.0.1",))
+    assert authentication_of(settings).required
+    assert authentication_of(Settings(db=tmp_path / "t.db", host="0.0.0.0")).required
+    assert not authentication_of(Settings(db=tmp_path / "t.db")).required

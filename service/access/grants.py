@@ -11,7 +11,8 @@ ANONYMOUS = "anonymous"  # whoever asks a service that wants no credentials
 class Grant(Struct, frozen=True):
     """The name and the rights that a credential gives, and what they hang on.
 
-    ``key_id``: the key without which they end; ``session_id``: the session; ``expires_at``: in Unix seconds.
+    ``key_id``: the key without which they end; ``issuer``: the fingerprint of the one whose token it was;
+    ``session_id``: the session, opened at ``issued_at``; that and ``expires_at`` are Unix seconds.
     """
 
     name: str
@@ -19,6 +20,8 @@ class Grant(Struct, frozen=True):
     key_id: str | None = None
     session_id: str | None = None
     expires_at: float | None = None
+    issuer: str | None = None
+    issued_at: int | None = None
 
     def may(self, right: str) -> bool:
         """Tell whether ``right`` is among the rights; admin stands for all of them."""

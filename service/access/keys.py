@@ -4,11 +4,13 @@ A key has 256 random bits, so that one SHA-256 is enough: there is nothing to gu
 (OWASP, Password Storage, speaks of secrets that people choose).
 """
 
+import errno
 import fcntl
 import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -25,6 +27,12 @@ from service.errors import Fault, InvalidInput, Unauthenticated
 KEY_PREFIX = "trk_"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
 FILE_BYTES_MAX = 64 * 1024 * 1024
+SESSION_LIFETIME_S = 12 * 3_600
+ENDED_SESSIONS_MAX = 10_000  # that are remembered one by one
+ENDED_SESSIONS_PER_USER_MAX = 500
+LOCK_TIMEOUT_S = 10.0
+LOCK_RETRY_S = 0.01
+EVERYBODY = ""  # whose name nobody has
 
 _KEY = re.compile(r"trk_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
 _BAD_KEY = "The key is not known, or no longer valid."
@@ -50,13 +58,40 @@ class Key(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
         return "expired" if self.expires_at is not None and self.expires_at <= now else "valid"
 
 
-class KeyBook(Struct, rename="camel", forbid_unknown_fields=True):
-    """All that the file holds. ``ended_sessions``: logged out before their time, with when that would be."""
+class KeyBook(Struct, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
+    """All that the file holds. ``ended_sessions``: logged out before their time, with when that would be.
+
+    ``sessions_from``: of this user, or of everybody, only sessions opened then or later count. It takes the
+    place of ended sessions that are too many: to forget one of them would be to let it in again.
+    """
 
     version: int
     session_secret: str
     keys: dict[str, Key] = field(default_factory=dict)
     ended_sessions: dict[str, int] = field(default_factory=dict)
+    sessions_from: dict[str, int] = field(default_factory=dict)
+
+    def opens_from(self, name: str) -> int:
+        """Return since when sessions of ``name`` count."""
+        return max(self.sessions_from.get(name, 0), self.sessions_from.get(EVERYBODY, 0))
+
+    def has_ended(self, grant: Grant) -> bool:
+        """Tell whether the session that ``grant`` came from was logged out."""
+        return grant.session_id in self.ended_sessions or (grant.issued_at or 0) < self.opens_from(grant.name)
+
+    def end(self, session_id: str, name: str, expires_at: int, now: int) -> None:
+        """Take a session of ``name`` no longer; where too many are remembered, none that is open now."""
+        ended = {each: until for each, until in self.ended_sessions.items() if until > now}
+        since = {
+            who: moment for who, moment in self.sessions_from.items() if moment > now - SESSION_LIFETIME_S
+        }
+        ended[session_id] = expires_at
+        if sum(each.startswith(_owner(name)) for each in ended) > ENDED_SESSIONS_PER_USER_MAX:
+            ended = {each: until for each, until in ended.items() if not each.startswith(_owner(name))}
+            since[name] = now + 1
+        if len(ended) > ENDED_SESSIONS_MAX or len(since) > ENDED_SESSIONS_MAX:
+            ended, since = {}, {EVERYBODY: now + 1}
+        self.ended_sessions, self.sessions_from = ended, since
 
 
 class KeyFile:
@@ -64,7 +99,8 @@ class KeyFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._seen: tuple[int, int, int] | None = None
+        self.shared = False  # with its group, which may read it: whoever does can make sessions
+        self._seen: tuple[int, ...] | None = None
         self._book: KeyBook | None = None
 
     def read(self) -> KeyBook | None:
@@ -79,11 +115,16 @@ class KeyFile:
             return None
         except OSError as error:
             raise self._fault(f"cannot be read: {error.strerror}") from error
-        seen = (found.st_mtime_ns, found.st_ino, found.st_size)
+        seen = (found.st_mtime_ns, found.st_ino, found.st_size, found.st_mode)
         if seen != self._seen:
             self._book = self._load(found)
             self._seen = seen
+            self.shared = bool(found.st_mode & stat.S_IRGRP)
         return self._book
+
+    def look_again(self) -> None:
+        """Read the file at the next look, even if it seems to be the same."""
+        self._seen = None
 
     def _load(self, found: os.stat_result) -> KeyBook:
         if found.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
@@ -167,24 +208,32 @@ class KeyFile:
         if self.read() is None:
             self._change(lambda _: None)
 
-    def end_session(self, session_id: str, expires_at: int, now: int) -> None:
-        """Take a session no longer, though it would last until ``expires_at``."""
-
-        def change(book: KeyBook) -> None:
-            lasting = {each: until for each, until in book.ended_sessions.items() if until > now}
-            book.ended_sessions = {**lasting, session_id: expires_at}
-
-        self._change(change)
+    def end_session(self, session_id: str, name: str, expires_at: int, now: int) -> None:
+        """Take a session of ``name`` no longer, though it would last until ``expires_at``. Raises OSError."""
+        self._change(lambda book: book.end(session_id, name, expires_at, now))
 
     def _change(self, change: Callable[[KeyBook], T]) -> T:
-        """Apply ``change`` to what is there now, and replace the file as a whole."""
+        """Apply ``change`` to what is there now, and replace the file as a whole. Raises OSError."""
         with _locked(self.path.absolute().parent):
             book = self.read() or KeyBook(1, secrets.token_hex(32))
             book = msgspec.json.decode(msgspec.json.encode(book), type=KeyBook)  # the seen one stays as it is
             result = change(book)
-            _replace(self.path, msgspec.json.format(msgspec.json.encode(book), indent=1) + b"\n")
-        self._seen = None
+            data = msgspec.json.format(msgspec.json.encode(book), indent=1) + b"\n"
+            if len(data) > FILE_BYTES_MAX:
+                raise self._fault(f"would be over {FILE_BYTES_MAX} bytes")
+            _replace(self.path, data)
+        self.look_again()
         return result
+
+
+def session_id(name: str) -> str:
+    """Return the id of a new session of ``name``."""
+    return _owner(name) + secrets.token_hex(16)
+
+
+def _owner(name: str) -> str:
+    """Return how ids of this user's sessions begin."""
+    return sha256(name.encode()).hexdigest()[:16] + "."
 
 
 def _grant(key: Key) -> Grant:
@@ -197,13 +246,28 @@ def _hash(text: str) -> str:
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """Hold the directory against other changes: the file itself is replaced, so it cannot be held."""
+    """Hold the directory against other changes: the file itself is replaced, so it cannot be held.
+
+    Raises TimeoutError if somebody else holds it for LOCK_TIMEOUT_S.
+    """
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        until = time.monotonic() + LOCK_TIMEOUT_S
+        while not _held(fd):
+            if time.monotonic() > until:
+                raise TimeoutError(errno.ETIMEDOUT, "another process holds it", str(directory))
+            time.sleep(LOCK_RETRY_S)
         yield
     finally:
         os.close(fd)
+
+
+def _held(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -16,6 +16,7 @@ from litestar import post
 from litestar.response import Stream
 from msgspec import Struct
 
+from service.access import Grant
 from service.api.context import Context, context_of
 from service.api.filters import as_cursor
 from service.api.health import VERSION
@@ -92,10 +93,10 @@ async def back_up(request: AnyRequest) -> Stream:
         raise Conflict(said, cursor=after, lastCursor=head)
     _diagnostics.info("backup asked for", by=caller(request).name, cursor=after, last_cursor=upto)
     opening = Opening(1, after, upto, format_time(time_ns() // 1_000_000), VERSION)
-    return Stream(_lines(context, backups, opening), media_type=NDJSON, headers=_HEADERS)
+    return Stream(_lines(context, backups, opening, caller(request)), media_type=NDJSON, headers=_HEADERS)
 
 
-async def _lines(context: Context, backups: Backups, opening: Opening) -> AsyncIterator[bytes]:
+async def _lines(context: Context, backups: Backups, opening: Opening, grant: Grant) -> AsyncIterator[bytes]:
     """Yield the opening, the events and the ending, or a last line ``{"problem"}`` that says why not."""
     if backups.count >= BACKUPS_MAX:  # others came at the same moment
         yield b'{"problem":%b}\n' % Problem(503, f"{TOO_MANY}.").body()
@@ -103,7 +104,7 @@ async def _lines(context: Context, backups: Backups, opening: Opening) -> AsyncI
     with backups.one():
         yield _line(opening)
         try:
-            async for lines in _pages(context, opening.cursor, opening.last_cursor):
+            async for lines in _pages(context, grant, opening.cursor, opening.last_cursor):
                 yield lines
         except TailraceError as error:  # the status has long been sent
             _diagnostics.warning("backup failed", reason=str(error))
@@ -113,11 +114,12 @@ async def _lines(context: Context, backups: Backups, opening: Opening) -> AsyncI
         _diagnostics.info("backup ends", last_cursor=opening.last_cursor)
 
 
-async def _pages(context: Context, after: int, upto: int) -> AsyncIterator[bytes]:
+async def _pages(context: Context, grant: Grant, after: int, upto: int) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
     while after < upto:
         if context.closing.is_set():
             raise Refused(SHUTTING_DOWN)
+        context.credentials.authentication.still_reads(grant)
         began = loop.time()
         page = await context.log.read_all(after=after, limit=PAGE_EVENTS)
         events = [event for event in page if event.position <= upto]

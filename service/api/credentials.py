@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from service.access import EVERYTHING, Authentication, Grant
+from service.access import ANONYMOUS, EVERYTHING, Authentication, Grant
 from service.api.asgi import Scope, only, streamed_run
 from service.api.peers import counted_address
 from service.errors import Throttled, Unauthenticated
@@ -12,6 +12,7 @@ COOKIE = "tailrace_session"
 SECURE_COOKIE = "__Host-tailrace_session"  # no other host of the domain can set it (RFC 6265bis §4.1.3.2)
 TICKET_PREFIX = "tailrace.ticket."  # before a ticket in Sec-WebSocket-Protocol
 FAILURES_PER_MINUTE = 120  # wrong credentials of one address; those that are right are never refused for it
+SESSIONS_PER_MINUTE = 60  # that one user, and one address, opens; and that they end
 
 _NONE_GIVEN = "Credentials are needed: Authorization: Bearer KEY, or log in."
 
@@ -23,6 +24,7 @@ class Credentials:
         self.authentication = authentication
         self.public = frozenset(public)
         self._failures = Rate(FAILURES_PER_MINUTE)
+        self._opened, self._ended = Rate(SESSIONS_PER_MINUTE), Rate(SESSIONS_PER_MINUTE)
 
     def grant(self, scope: Scope) -> Grant | None:
         """Return what the request is granted, None if it needs nothing. Raises Unauthenticated, Throttled."""
@@ -50,10 +52,43 @@ class Credentials:
         run_id = streamed_run(scope) if scope["type"] == "websocket" else None
         if run_id is not None and (ticket := _ticket(scope)) is not None:
             return self.authentication.redeem(ticket, run_id)
+        return self.session(scope)
+
+    def session(self, scope: Scope) -> Grant:
+        """Return what the cookie in ``scope`` grants. Raises Unauthenticated, also if there is none."""
         session = _cookie(scope) if _of_our_own_pages(scope) else None
         if session is None:
             raise Unauthenticated(_NONE_GIVEN)
         return self.authentication.session(session)
+
+    def open_session(self, scope: Scope, grant: Grant) -> tuple[str, int]:
+        """Return the text of a new session that grants the same, and its seconds. Raises Throttled."""
+        _take(self._opened, scope, grant, "logged in")
+        return self.authentication.open_session(grant)
+
+    async def end_session(self, scope: Scope, grant: Grant) -> None:
+        """End the session whose cookie came along, even if the caller showed another credential besides.
+
+        Raises Throttled, Unauthenticated, OSError.
+        """
+        if grant.session_id is None and grant.name != ANONYMOUS:
+            try:
+                grant = self.session(scope)
+            except Unauthenticated:
+                return
+        if grant.session_id is not None:
+            _take(self._ended, scope, grant, "logged out")
+            await self.authentication.end_session(grant)
+
+
+def _take(rate: Rate, scope: Scope, grant: Grant, done: str) -> None:
+    counted = [(f"{grant.name!r}", f"user {grant.name}")]
+    if address := counted_address(scope):
+        counted.append(("This address", f"address {address}"))
+    for whose, key in counted:
+        if wait_s := rate.take(key):
+            said = f"{whose} has {done} {SESSIONS_PER_MINUTE} times within a minute."
+            raise Throttled(said, retry_after_s=wait_s)
 
 
 def is_secure(scope: Scope) -> bool:

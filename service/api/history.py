@@ -92,7 +92,7 @@ async def list_events(request: AnyRequest, run_id: FromPath[str]) -> Response[by
     receive = cast(Receive, request.receive)
     with context.held.one(caller(request).name):
         found = await held(page(limit), receive, context.closing)
-    context.credentials.authentication.renewed(caller(request))  # it may have been a long time
+    context.credentials.authentication.still_reads(caller(request))  # it may have been a long time
     return answer(found)
 
 
@@ -198,7 +198,7 @@ async def _lines(context: Context, walk: Walk, limit: int | None, grant: Grant) 
         async for stretch in walk:
             if context.closing.is_set():
                 raise Refused(Problem(503, "The service is shutting down."))
-            authentication.renewed(grant)
+            authentication.still_reads(grant)
             placed = stretch.events[:limit]
             if placed:
                 yield b"".join(

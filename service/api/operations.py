@@ -332,7 +332,7 @@ OPERATIONS = (
     ),
     Operation(
         "log_out", "delete", "/api/v2/session", "End the session, everywhere",
-        (Answered(204, "It is over.", headers=("Set-Cookie",)),), right=ANY,
+        (Answered(204, "It is over.", headers=("Set-Cookie",)),), problems=(429, 503), right=ANY,
     ),
     Operation(
         "issue_ticket", "post", "/api/v2/stream-tickets",

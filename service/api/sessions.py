@@ -2,6 +2,7 @@
 
 from typing import cast
 
+import structlog
 from litestar import Response, delete, get, post
 from msgspec import Struct
 
@@ -9,6 +10,7 @@ from service.access import Grant
 from service.api.asgi import PROTOCOL, Scope
 from service.api.context import context_of
 from service.api.credentials import TICKET_PREFIX, cookie_name, is_secure
+from service.api.problems import Problem, Refused
 from service.api.requests import AnyRequest, answer, id_fault, read_object, read_query, unknown_keys
 from service.api.rights import ANY, PUBLIC, caller, needs
 from service.domain.events import format_time
@@ -17,6 +19,13 @@ from service.errors import Fault, InvalidInput, Unauthenticated
 CREDENTIAL_LENGTH_MAX = 8_192  # characters
 
 _NEVER_STORED = {"cache-control": "no-store"}
+_NOT_ENDED = Problem(
+    503,
+    "The session could not be ended: the file of keys cannot be written now.",
+    headers={"retry-after": "5"},
+)
+
+_diagnostics = structlog.get_logger("tailrace.access")
 
 
 class Session(Struct, frozen=True, rename="camel"):
@@ -59,7 +68,7 @@ async def log_in(request: AnyRequest) -> Response[bytes]:
     except Unauthenticated as error:
         credentials.failed(scope)
         raise error from None
-    text, lifetime_s = credentials.authentication.open_session(grant)
+    text, lifetime_s = credentials.open_session(scope, grant)
     return answer(
         Session.of(grant), headers={**_NEVER_STORED, "set-cookie": _cookie(scope, text, lifetime_s)}
     )
@@ -76,8 +85,13 @@ async def who_am_i(request: AnyRequest) -> Response[bytes]:
 async def log_out(request: AnyRequest) -> Response[None]:
     """End the session that the cookie stands for, everywhere, and take the cookie back."""
     read_query(request)
-    context_of(request).credentials.authentication.end_session(caller(request))
-    headers = {**_NEVER_STORED, "set-cookie": _cookie(cast(Scope, request.scope), "", 0)}
+    scope = cast(Scope, request.scope)
+    try:
+        await context_of(request).credentials.end_session(scope, caller(request))
+    except OSError as error:
+        _diagnostics.error("a session could not be ended", reason=str(error))
+        raise Refused(_NOT_ENDED) from None
+    headers = {**_NEVER_STORED, "set-cookie": _cookie(scope, "", 0)}
     return Response(None, status_code=204, headers=headers)
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, TextIO
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -27,6 +27,12 @@ LEVELS = {
     "error": logging.ERROR,
 }
 _LONG = ("exception", "stack")  # keys of texts that have several lines
+# Whatever looks like one of our credentials, or a token of an issuer: somebody may put one into an address.
+_CREDENTIAL = re.compile(
+    r"trk_[A-Za-z0-9_-]{8,}"
+    r"|tailrace\.ticket\.[A-Za-z0-9_-]+"
+    r"|eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)+"  # a JSON Web Token; our sessions are such
+)
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
@@ -34,7 +40,7 @@ def configure(form: str, level: str, *, stream: TextIO | None = None, secrets: I
     """Send our lines, and those of every library, to ``stream`` (None: stderr).
 
     ``form``: json, console, or auto (console on a terminal). ``level``: one of LEVELS. ``secrets`` are
-    replaced by asterisks wherever they stand in a line.
+    replaced by asterisks wherever they stand in a line, and so is what looks like a credential.
     """
     out = sys.stderr if stream is None else stream
     console = form == "console" or (form == "auto" and out.isatty())
@@ -118,9 +124,15 @@ class Plain:
 
     def _text(self, text: str, length_max: int) -> str:
         """Return a text without secrets, cut if it is long: first masked, for half a secret is one, too."""
+        text = self._masked(text)
+        if "%" in text and _CREDENTIAL.search(decoded := unquote(text)):
+            text = self._masked(decoded)
+        return text if len(text) <= length_max else f"{text[:length_max]}… ({len(text)} characters)"
+
+    def _masked(self, text: str) -> str:
         if self._secrets is not None:
             text = self._secrets.sub("***", text)
-        return text if len(text) <= length_max else f"{text[:length_max]}… ({len(text)} characters)"
+        return _CREDENTIAL.sub("***", text)
 
 
 def escape(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:

@@ -81,13 +81,10 @@ def settings_given(environ: Mapping[str, str], flags: Mapping[str, str]) -> tupl
 
 
 def addresses(settings: Settings) -> Iterator[Finding]:
-    """Look at the names by which clients reach the service, at what it asks of them, and its certificate."""
+    """Look at by which names clients reach the service, and at its certificate if it speaks TLS itself."""
     if not settings.hosts and settings.exposed:
         said = "clients come by a name that the service does not know, and get 421"
         yield warn("names", said, "TAILRACE_HOSTS=the names that clients use")
-    if settings.exposed and settings.jwt_key_file is None and not settings.keys.exists():
-        said = "the service asks nobody who they are: whoever the proxy lets through may do everything"
-        yield warn("credentials", said, "tailrace keys create NAME, unless the proxy asks for passwords")
     if settings.tls_cert is None:
         return
     try:

@@ -178,15 +178,16 @@ def _exposure(settings: Settings, *, commands_given: bool) -> Iterator[Fault]:
     if not commands_given:
         said = "name the executables that workflows may run, '*' for any, empty for none: "
         yield Fault("TAILRACE_COMMANDS", said + where)
-    if settings.on_loopback:
-        return  # who may come through is the proxy's affair, unless there are keys
     if settings.jwt_key_file is None and not settings.keys.exists():
         said = (
             f"create a key first: tailrace keys create NAME --db {settings.db} (or set TAILRACE_JWT_KEY_FILE)"
         )
-        yield Fault(
-            "TAILRACE_HOST", f"nobody may use the service on {settings.host} without credentials; {said}"
-        )
+        if settings.on_loopback:
+            said += "; a proxy that asks for passwords itself does without TAILRACE_BEHIND_PROXY"
+            yield Fault("TAILRACE_BEHIND_PROXY", f"lets nobody in without credentials: {said}")
+        else:
+            where = f"nobody may use the service on {settings.host} without credentials"
+            yield Fault("TAILRACE_HOST", f"{where}; {said}")
     if settings.tls_cert is None and not settings.behind_proxy:
         said = "give it with TAILRACE_TLS_KEY, or name the proxies that speak TLS with TAILRACE_BEHIND_PROXY"
         yield Fault("TAILRACE_TLS_CERT", f"{said}: credentials must not cross a network in clear")

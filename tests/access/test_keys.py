@@ -1,13 +1,23 @@
 """The file of keys: only hashes are in it, whoever changes it is seen at once, and what is wrong lets nobody in."""
 
+import fcntl
 import json
 import os
 import re
 import threading
+from contextlib import contextmanager
 
 import pytest
 
-from service.access import KeyFile
+from service.access import Grant, KeyFile
+from service.access import keys as module
+from service.access.keys import (
+    ENDED_SESSIONS_MAX,
+    ENDED_SESSIONS_PER_USER_MAX,
+    SESSION_LIFETIME_S,
+    KeyBook,
+    session_id,
+)
 from service.errors import InvalidInput, Unauthenticated
 
 NOW = 1_800_000_000
@@ -156,6 +166,79 @@ def test_a_change_that_fails_leaves_the_file_as_it_was(keys, monkeypatch):
 
 def test_sessions_that_ended_are_forgotten_once_they_would_be_over(keys):
     keys.ensure()
-    keys.end_session("a", NOW + 10, NOW)
-    keys.end_session("b", NOW + 100, NOW + 20)
+    keys.end_session("a", "ann", NOW + 10, NOW)
+    keys.end_session("b", "ann", NOW + 100, NOW + 20)
     assert keys.read().ended_sessions == {"b": NOW + 100}
+
+
+def of(name: str, id_: str, issued_at: int = NOW) -> Grant:
+    return Grant(name, frozenset(), session_id=id_, issued_at=issued_at)
+
+
+def test_who_has_logged_out_too_often_has_no_older_session_and_others_keep_theirs():
+    book = KeyBook(1, "")
+    ids = [session_id("ann") for _ in range(ENDED_SESSIONS_PER_USER_MAX + 1)]
+    book.end(session_id("bob"), "bob", NOW + 100, NOW)
+    for id_ in ids[:-1]:
+        book.end(id_, "ann", NOW + 100, NOW)
+    assert book.sessions_from == {}
+    assert not book.has_ended(of("ann", ids[-1]))
+    book.end(ids[-1], "ann", NOW + 100, NOW)
+    assert len(book.ended_sessions) == 1, "bob's"
+    assert all(book.has_ended(of("ann", id_)) for id_ in [*ids, session_id("ann")])
+    assert not book.has_ended(of("ann", session_id("ann"), book.opens_from("ann")))
+    assert not book.has_ended(of("bob", session_id("bob")))
+    later = NOW + SESSION_LIFETIME_S + 1
+    book.end(session_id("bob"), "bob", later + 100, later)
+    assert book.sessions_from == {}, "no session is as old as that"
+
+
+def test_sessions_that_too_many_have_ended_end_for_everybody_and_none_comes_back():
+    book = KeyBook(1, "")
+    book.ended_sessions = {f"of an older version {n}": NOW + 100 for n in range(ENDED_SESSIONS_MAX + 5)}
+    book.end(session_id("ann"), "ann", NOW + 100, NOW)
+    assert (book.ended_sessions, book.sessions_from) == ({}, {"": NOW + 1})
+    assert book.has_ended(of("bob", "of an older version 0"))
+    assert book.has_ended(Grant("bob", frozenset(), session_id="no time"))
+    assert not book.has_ended(of("bob", "x", book.opens_from("bob")))
+
+
+def test_a_file_that_would_be_too_large_to_read_is_not_written(keys, monkeypatch):
+    keys.create("ann", ("read",), NOW)
+    monkeypatch.setattr(module, "FILE_BYTES_MAX", keys.path.stat().st_size + 10)
+    with pytest.raises(InvalidInput, match="would be over"):
+        keys.create("bob", ("read",), NOW)
+    assert len(KeyFile(keys.path).read().keys) == 1
+
+
+def test_who_holds_the_directory_for_ever_stops_no_other_process_for_ever(keys, monkeypatch):
+    keys.create("ann", ("read",), NOW)
+    monkeypatch.setattr(module, "LOCK_TIMEOUT_S", 0.05)
+    with held(keys.path.parent), pytest.raises(TimeoutError, match="another process"):
+        keys.create("bob", ("read",), NOW)
+    assert keys.create("bob", ("read",), NOW)
+
+
+def test_a_change_of_its_mode_alone_is_noticed(keys):
+    _, text = keys.create("ann", ("read",), NOW)
+    assert keys.grant(text, NOW)
+    keys.path.chmod(0o644)
+    with pytest.raises(InvalidInput, match="chmod 600"):
+        keys.grant(text, NOW)
+    keys.path.chmod(0o640)
+    assert keys.grant(text, NOW)
+    assert keys.shared
+    keys.path.chmod(0o600)
+    assert keys.grant(text, NOW)
+    assert not keys.shared
+
+
+@contextmanager
+def held(directory):
+    """Hold the directory as a process would that never lets go."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(fd)

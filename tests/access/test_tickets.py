@@ -3,6 +3,7 @@
 import pytest
 
 from service.access import Grant
+from service.access import tickets as module
 from service.access.tickets import TICKETS_PER_USER_MAX, Tickets
 from service.errors import Throttled, Unauthenticated
 
@@ -44,3 +45,14 @@ def test_only_so_many_are_out_and_old_ones_make_room():
     with pytest.raises(Throttled):
         tickets.issue(ANN, "r1", 1.0)
     assert tickets.issue(ANN, "r1", 30.0)
+
+
+def test_only_so_many_are_out_of_all_users_together(monkeypatch):
+    monkeypatch.setattr(module, "TICKETS_MAX", 3)
+    tickets = Tickets()
+    users = [Grant(f"user {number}", frozenset()) for number in range(4)]
+    first = [tickets.issue(user, "r1", 0.0) for user in users[:3]][0]
+    with pytest.raises(Throttled):
+        tickets.issue(users[3], "r1", 1.0)
+    tickets.redeem(first.text, "r1", 1.0)
+    assert tickets.issue(users[3], "r1", 1.0)

@@ -1,5 +1,6 @@
 """Tokens of an identity provider: the algorithm is the key's, every claim is checked, and no text quotes them."""
 
+import json
 import time
 from typing import Any
 
@@ -29,7 +30,7 @@ def public(key: Any) -> bytes:
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
-def issuer(tmp_path, data: bytes, *, leeway_s: float = 10) -> TokenIssuer:
+def issuer(tmp_path, data: bytes, *, leeway_s: float = 10.0) -> TokenIssuer:
     path = tmp_path / "jwt"
     path.write_bytes(data)
     return TokenIssuer.of_file(path, issuer="https://id.example", audience="tailrace", leeway_s=leeway_s)
@@ -77,10 +78,81 @@ def test_a_claim_that_is_wrong_or_missing_is_named_and_grants_nothing(tmp_path, 
         claims(**{k: v for k, v in changed.items() if k != "sub" or v is None}), SECRET, "HS256"
     )
     if changed.get("sub") is not None or changed.get("sub") == "":
-        token = jwt.api_jws.encode(__import__("json").dumps(claims(**changed)).encode(), SECRET, "HS256")
+        token = jwt.api_jws.encode(json.dumps(claims(**changed)).encode(), SECRET, "HS256")
     with pytest.raises(Unauthenticated, match=said) as caught:
         issuer(tmp_path, SECRET.encode()).grant(token)
     assert token not in str(caught.value)
+
+
+def signed(**changed: Any) -> str:
+    """Return a token that our library would not make."""
+    return jwt.api_jws.encode(json.dumps(claims(**changed)).encode(), SECRET, "HS256")
+
+
+@pytest.mark.parametrize(
+    "exp",
+    [
+        1e300,
+        10**400,
+        float("inf"),
+        float("-inf"),
+        float("nan"),
+        253_402_300_800,
+        253_402_300_795,
+        True,
+        "",
+        [],
+        {},
+    ],
+    ids=lambda exp: str(exp)[:20],
+)
+def test_an_end_that_is_no_time_is_refused(tmp_path, exp):
+    with pytest.raises(Unauthenticated):
+        issuer(tmp_path, SECRET.encode()).grant(signed(exp=exp))
+
+
+def test_a_time_far_away_can_be_told(tmp_path):
+    assert issuer(tmp_path, SECRET.encode()).grant(signed(exp=253_402_300_000)).expires_at == 253_402_300_010
+
+
+@pytest.mark.parametrize("name", ["nbf", "iat"])
+@pytest.mark.parametrize("value", [1e300, 10**400, float("inf"), float("nan")], ids=lambda exp: str(exp)[:20])
+def test_nor_is_any_other_time_that_is_none(tmp_path, name, value):
+    with pytest.raises(Unauthenticated):
+        issuer(tmp_path, SECRET.encode()).grant(signed(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    "sub",
+    [
+        "auth0|5f7c8ec7c33c6c004bbafe82", "repo:org/app:ref:refs/heads/main", "https://id.example/users/1?x=1#y",
+        "00uid@clients", "CN=Ann Bee,O=Example", "Änne 李", "a", "system:serviceaccount:ns:ci", "x" * 128, "user a",
+    ],
+)  # fmt: skip
+def test_a_user_may_be_called_what_providers_call_them(tmp_path, sub):
+    assert issuer(tmp_path, SECRET.encode()).grant(signed(sub=sub)).name == sub
+
+
+@pytest.mark.parametrize(
+    "sub",
+    [
+        "",
+        " ",
+        " ann",
+        "ann ",
+        "a\tb",
+        "a\x00",
+        "a\x1b[31m",
+        "a\u202eb",
+        "a\u2028b",
+        "\ud800",
+        "x" * 129,
+        "anonymous",
+    ],
+)
+def test_but_not_what_nobody_can_see_or_what_stands_for_nobody(tmp_path, sub):
+    with pytest.raises(Unauthenticated):
+        issuer(tmp_path, SECRET.encode()).grant(signed(sub=sub))
 
 
 def test_a_clock_that_is_a_little_off_is_forgiven(tmp_path):
@@ -97,7 +169,6 @@ def test_a_public_key_cannot_be_used_as_a_secret(tmp_path):
     import base64
     import hashlib
     import hmac
-    import json
 
     pem = public(PRIVATE["RS256"])
 

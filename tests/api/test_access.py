@@ -3,84 +3,16 @@
 import base64
 import http.client
 import json
-import time
-from contextlib import suppress
 from urllib.parse import quote
 
 import jwt
 import pytest
-from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
 from service.api import PLAIN_ROUTES, PREFIX, ROUTES, public_paths
 from service.api.operations import OPERATIONS
-from tests.server import Server
-
-W = "/api/v2/workflows"
-BODY = {"steps": {"a": {"type": "wait", "config": {"duration": 1}}}}
-LONG = {"steps": {"a": {"type": "wait", "config": {"duration": "10m"}}}}
-SECRET = "a shared secret of the identity provider"
-JWT = {"TAILRACE_JWT_ISSUER": "https://id.example", "TAILRACE_JWT_AUDIENCE": "tailrace"}
-
-
-def token(name: str, scope: str = "read run", lifetime_s: float = 600) -> str:
-    claims = {"iss": "https://id.example", "aud": "tailrace", "sub": name, "scope": scope}
-    return jwt.encode(claims | {"exp": time.time() + lifetime_s}, SECRET, "HS256")
-
-
-class House:
-    """A service with keys and an identity provider; ``ann`` has a finished run and one that goes on."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.keys = {
-            "admin": server.create_key("root", "admin"),
-            "ann": server.create_key("ann", "read,run"),
-            "bob": server.create_key("bob", "read,run"),
-            "reader": server.create_key("ann", "read"),
-            "writer": server.create_key("writer", "write"),
-            "metrics": server.create_key("metrics", "metrics"),
-            "revoked": server.create_key("ann", "admin"),
-        }
-        server.revoke_keys(self.keys["revoked"])
-
-    def prepare(self) -> None:
-        self.server.key = self.keys["admin"]
-        self.server.create("short", BODY)
-        self.server.create("long", LONG)
-        self.server.key = self.keys["ann"]
-        self.run = self.server.execute("short")
-        self.server.finished(self.run)
-        self.going = self.server.execute("long")
-        self.server.key = None
-
-    def ask(self, method: str, path: str, who: str | None, body=None, **headers: str):
-        if who is not None:
-            headers["authorization"] = f"Bearer {self.keys.get(who, who)}"
-        return self.server.request(method, path, body, headers)
-
-    def socket(self, path: str, who: str | None = None, **options):
-        """Return the close code, or the HTTP status that refused it."""
-        headers = {} if who is None else {"Authorization": f"Bearer {self.keys.get(who, who)}"}
-        try:
-            with connect(self.server.ws_url + path, additional_headers=headers, **options) as client:
-                with suppress(ConnectionClosedError):
-                    for _ in client:
-                        pass
-                return client.close_code
-        except InvalidStatus as error:
-            return error.response.status_code
-
-
-@pytest.fixture(scope="module")
-def house(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("access")
-    (directory / "jwt").write_text(SECRET)
-    server = Server(directory, TAILRACE_JWT_KEY_FILE=directory / "jwt", TAILRACE_DRAIN_TIMEOUT_S=0, **JWT)
-    house = House(server)
-    with server:
-        house.prepare()
-        yield house
+from tests.api.secured import BODY, LONG, SECRET, House, W, logged_in, token
 
 
 def paths(house: House):
@@ -193,6 +125,43 @@ def test_a_run_of_somebody_else_is_not_there(house):
     assert house.socket(f"{W}/runs/{house.run}/stream", token("ann")) == 1000, "the same person"
 
 
+@pytest.mark.parametrize(
+    "exp", [1e300, 10**400, 253_402_300_800, float("inf")], ids=["1e300", "10**400", "10000", "inf"]
+)
+def test_a_token_whose_end_no_calendar_has_is_refused_everywhere(house, exp):
+    claims = {"iss": "https://id.example", "aud": "tailrace", "sub": "ann", "scope": "read", "exp": exp}
+    wrong = jwt.api_jws.encode(json.dumps(claims).encode(), SECRET, "HS256")
+    assert house.ask("GET", "/api/v2/session", wrong).status == 401
+    assert house.ask("POST", "/api/v2/session", None, {"key": wrong}).status == 401
+    assert house.socket(f"{W}/runs/{house.run}/stream", wrong) == 401
+
+
+@pytest.mark.parametrize(
+    "name", ["auth0|5f7c", "repo:org/app:ref:refs/heads/main", "https://id.example/u?a=b&c", "Änne B"]
+)
+def test_a_user_of_a_provider_s_naming_has_runs_streams_and_sessions_of_their_own(house, name):
+    mine, other = token(name), token(name + "x")
+    run = house.ask("POST", f"{W}/long/execute", mine, **{"idempotency-key": "one"}).json["runId"]
+    assert house.ask("POST", f"{W}/long/execute", mine, **{"idempotency-key": "one"}).json["runId"] == run
+    assert [
+        (each["runId"], each["startedBy"]) for each in house.ask("GET", f"{W}/runs", mine).json["data"]
+    ] == [(run, name)]
+    assert house.ask("GET", f"{W}/runs", other).json["data"] == []
+    assert house.ask("GET", f"{W}/runs/{run}", other).status == 404
+    headers = {"Authorization": f"Bearer {mine}"}
+    with connect(f"{house.server.ws_url}{W}/runs/{run}/stream", additional_headers=headers):
+        streams = house.ask("GET", "/api/v2/streams", mine).json["data"]
+        assert [(stream["user"], stream["runId"]) for stream in streams] == [(name, run)]
+    cookie = logged_in(house, mine)
+    assert house.ask("GET", "/api/v2/session", None, cookie=cookie).json["name"] == name
+    assert house.ask("POST", f"{W}/runs/{run}/cancel", None, cookie=cookie).status == 202
+    assert house.ask("DELETE", "/api/v2/session", None, cookie=cookie).status == 204
+    assert house.ask("GET", "/api/v2/session", None, cookie=cookie).status == 401
+    said = house.ask("GET", f"/api/v2/events?runId={run}&include=control", mine).json["data"]
+    assert {by_of(event["payload"]) for event in said} >= {name}
+    assert house.ask("DELETE", f"{W}/short", mine).json["detail"] == f"{name!r} lacks the right 'write'."
+
+
 def test_lists_hold_one_s_own(house):
     theirs = house.ask("GET", f"{W}/runs", "bob").json["data"]
     mine = house.ask("GET", f"{W}/runs", "ann").json["data"]
@@ -220,12 +189,14 @@ def test_the_log_says_who_did_what(house):
     house.ask("POST", f"{W}/runs/{house.going}/cancel", "ann")
     house.server.key = house.keys["admin"]
     house.server.finished(house.going)
+    house.server.create("passing", BODY)
     house.server.key = None
+    assert house.ask("DELETE", f"{W}/passing", "writer").status == 204
     events = house.ask("GET", "/api/v2/events?include=control&limit=1000", "admin").json["data"]
     said = {(event["type"], by_of(event["payload"])) for event in events}
     assert {
         ("workflow_created", "root"), ("run_start", "ann"), ("cancel_requested", "ann"),
-        ("run_complete", "ann"),
+        ("run_complete", "ann"), ("workflow_deleted", "writer"),
     } <= said  # fmt: skip
     house.going = house.ask("POST", f"{W}/long/execute", "ann").json["runId"]
 
@@ -303,47 +274,17 @@ def test_a_key_in_the_address_is_refused_and_in_no_line_of_diagnostics(house):
         assert house.ask("GET", f"{W}?{name}={key}", None).status == 401
         assert house.ask("GET", f"{W}?{name}={key}", "admin").status == 400
         assert house.socket(f"{W}/runs/{house.run}/stream?{name}={key}") == 401
+    session = logged_in(house, "ann").partition("=")[2]
+    for credential in (key, session, token("ann")):
+        house.ask("GET", f"{W}/{credential}", "admin")
+        house.ask("GET", f"{W}/{quote(credential, safe='').replace('_', '%5F')}", None)
+        house.socket(f"{W}/runs/{credential}/stream", "ann")
+        assert credential.rpartition(".")[2] not in house.server.diagnostics.read_text()
     text = house.server.diagnostics.read_text()
     assert '"status": 401' in text
     for secret in (*house.keys.values(), SECRET):
         assert secret not in text
         assert secret.rpartition("_")[2] not in text
-
-
-def logged_in(house: House, who: str) -> str:
-    answer = house.ask("POST", "/api/v2/session", None, {"key": house.keys.get(who, who)})
-    assert answer.status == 200, answer
-    cookie, *attributes = answer.headers["set-cookie"].split("; ")
-    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(attributes)
-    return cookie
-
-
-def test_a_session_is_worth_the_key_until_it_is_ended(house):
-    cookie = logged_in(house, "reader")
-    who = house.ask("GET", "/api/v2/session", None, cookie=cookie).json
-    assert (who["name"], who["rights"]) == ("ann", ["read"])
-    assert house.ask("GET", f"{W}/runs/{house.run}", None, cookie=cookie).status == 200
-    assert house.ask("POST", f"{W}/short/execute", None, cookie=cookie).status == 403
-    with connect(
-        f"{house.server.ws_url}{W}/runs/{house.run}/stream", additional_headers={"Cookie": cookie}
-    ) as ws:
-        assert [json.loads(message)["type"] for message in ws][-1] == "step_complete"
-    ended = house.ask("DELETE", "/api/v2/session", None, cookie=cookie)
-    assert ended.status == 204
-    assert "Max-Age=0" in ended.headers["set-cookie"]
-    assert house.ask("GET", f"{W}/runs/{house.run}", None, cookie=cookie).status == 401, "everywhere"
-
-
-def test_a_session_of_a_token_ends_with_the_token(house):
-    answer = house.ask("POST", "/api/v2/session", None, {"key": token("cid", "read", 100)})
-    lifetime = next(each for each in answer.headers["set-cookie"].split("; ") if each.startswith("Max-Age"))
-    assert 90 <= int(lifetime.partition("=")[2]) <= 111
-
-
-def test_a_page_of_another_origin_cannot_use_a_session(house):
-    cookie = logged_in(house, "admin")
-    for origin in ("https://evil.example", "null", f"http://127.0.0.1.evil.example:{house.server.port}"):
-        assert house.ask("DELETE", f"{W}/short", None, cookie=cookie, origin=origin).status == 403
 
 
 def test_a_ticket_opens_one_stream_of_its_run_once(house):

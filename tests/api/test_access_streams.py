@@ -4,12 +4,18 @@ import asyncio
 import http.client
 import json
 import time
+from collections.abc import Sequence
 
 import jwt
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError
 
+from service.access import KeyFile
+from service.app import build
+from service.log.memory import MemoryLog
+from service.ops.settings import Settings
+from tests.projection.histories import append_frames, long_frames
 from tests.server import Server
 
 W = "/api/v2/workflows"
@@ -123,10 +129,78 @@ async def test_who_waits_for_a_page_and_may_no_more_gets_none(server, run):
     assert waiting.result().status == 401
 
 
-def take_right_away(server: Server, key: str) -> None:
+async def test_nor_does_who_may_read_no_more_or_not_everybody_s(server, run):
+    key, boss = server.create_key("ann", "read,run"), server.create_key("boss", "admin")
+    head = server.run(run)["lastSeq"]
+    path = f"{W}/runs/{run}/events?after={head}&wait=3s"
+    async with asyncio.TaskGroup() as group:
+        waiting = [
+            group.create_task(asyncio.to_thread(server.get, path, authorization=f"Bearer {each}"))
+            for each in (key, boss)
+        ]
+        await asyncio.sleep(0.5)
+        take_right_away(server, key)
+        take_right_away(server, boss, ["read"])
+    assert [each.result().status for each in waiting] == [403, 403]
+
+
+@pytest.mark.parametrize(("changed", "status"), [("revoked", 401), ("may not read", 403), ("no admin", 403)])
+@pytest.mark.parametrize("path", ["/api/v2/events", "/api/v2/backups"])
+async def test_a_download_ends_where_the_right_to_it_does(tmp_path, changed, status, path):
+    log, keys = MemoryLog(), KeyFile(tmp_path / "t.db.keys")
+    await append_frames(log, "long", long_frames(20_000))
+    key, text = keys.create("boss", ("admin",), 0)
+    settings = Settings(db=tmp_path / "t.db")
+    parts: list[bytes] = []
+
+    def change() -> None:
+        if changed == "revoked":
+            keys.revoke((key.id,), 1)
+            return
+        book = json.loads(keys.path.read_text())
+        book["keys"][key.id]["rights"] = ["metrics"] if changed == "may not read" else ["read"]
+        keys.path.write_text(json.dumps(book))
+
+    async with build(settings, log, port=1) as service:
+        await downloaded(service.app, path, text, parts, change)
+    assert json.loads(parts[-1].splitlines()[-1])["problem"]["status"] == status
+    assert 1 < b"".join(parts).count(b"\n") < 10_000
+
+
+async def downloaded(app, path: str, key: str, parts: list[bytes], change) -> None:
+    """Read an answer as NDJSON into ``parts``; ``change`` is called once there is something."""
+    messages = iter([{"type": "http.request", "body": b"", "more_body": False}])
+    changes, over = iter([change]), asyncio.Event()
+
+    async def receive() -> dict:
+        if message := next(messages, None):
+            return message
+        await over.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict) -> None:
+        if body := message.get("body"):
+            parts.append(body)
+            if sum(part.count(b"\n") for part in parts) > 600:
+                next(changes, lambda: None)()
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            over.set()
+
+    method = "POST" if path.endswith("backups") else "GET"
+    headers = [(b"host", b"localhost:1"), (b"authorization", f"Bearer {key}".encode())]
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
+        "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",
+        "headers": [*headers, (b"accept", b"application/x-ndjson")], "client": ("127.0.0.1", 1), "server": ("x", 80),
+    }  # fmt: skip
+    async with asyncio.timeout(20):
+        await app(scope, receive, send)
+
+
+def take_right_away(server: Server, key: str, left: Sequence[str] = ("run",)) -> None:
     path = server.db.with_name("tailrace.db.keys")
     book = json.loads(path.read_text())
-    book["keys"][key.split("_")[1]]["rights"] = ["run"]
+    book["keys"][key.split("_")[1]]["rights"] = list(left)
     path.write_text(json.dumps(book))
 
 

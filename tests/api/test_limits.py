@@ -1,7 +1,9 @@
 """Limits, each at its edge: over it 429 with Retry-After, or 4429, and nobody else notices."""
 
+import time
 from collections import Counter
 from contextlib import ExitStack
+from itertools import cycle
 
 import pytest
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
@@ -128,6 +130,71 @@ def test_how_fast_streams_are_begun(house):
     assert 1 <= refused(server, run_id, "ann", "192.0.2.9") <= 20
     with watch(server, run_id, "root", "192.0.2.9"):
         pass
+
+
+def test_how_fast_streams_are_begun_at_one_address(house):
+    server = house(max_stream_starts_per_minute=3)
+    run_id = execute(server, "ann").json["runId"]
+    for number in range(3):
+        with watch(server, run_id, ("ann", "root")[number % 2], "192.0.2.1"):
+            pass
+    assert 1 <= refused(server, run_id, "bob", "192.0.2.1") <= 20
+    with watch(server, run_id, "ann", "192.0.2.2"):
+        pass
+
+
+def until_429(ask, most: int) -> int:
+    """Return how often ``ask`` was not refused with 429; the allowance grows meanwhile."""
+    began = time.monotonic()
+    for done in range(2 * most):
+        if (answer := ask()).status == 429:
+            assert int(answer.headers["retry-after"]) >= 1
+            assert most <= done <= most + (time.monotonic() - began) * most / 60 + 1
+            return done
+    raise AssertionError("never refused")
+
+
+def test_how_often_one_user_and_one_address_log_in_and_out(house):
+    server = house()
+
+    server.key, cookies = None, []
+
+    def log_in(who: str, address: str):
+        body, headers = {"key": server.keys[who]}, {"x-forwarded-for": address}
+        answer = server.request("POST", "/api/v2/session", body, headers)
+        if answer.status == 200:
+            cookies.append(answer.headers["set-cookie"].partition(";")[0])
+        return answer
+
+    def log_out(address: str):
+        headers = {"cookie": cookies.pop(), "x-forwarded-for": address}
+        return server.request("DELETE", "/api/v2/session", None, headers)
+
+    addresses = (f"198.51.100.{number}" for number in range(255))
+    assert until_429(lambda: log_in("ann", next(addresses)), 60)
+    both = cycle(["bob", "root"])
+    assert until_429(lambda: log_in(next(both), "192.0.2.1"), 60)
+    assert log_in("root", "192.0.2.2").status == 200
+    assert until_429(lambda: log_out("192.0.2.3"), 60)
+    assert log_out("192.0.2.4").status == 204
+
+
+def test_wrong_credentials_of_one_address(house):
+    server = house()
+    server.key = None
+
+    def at_the_gate(address: str = "192.0.2.1"):
+        return server.get(W, authorization="Bearer nobody's", **{"x-forwarded-for": address})
+
+    def at_the_login(address: str = "192.0.2.2"):
+        return server.request("POST", "/api/v2/session", {"key": "nobody's"}, {"x-forwarded-for": address})
+
+    for ask, address in ((at_the_gate, "192.0.2.1"), (at_the_login, "192.0.2.2")):
+        assert until_429(ask, 120)
+        key = f"Bearer {server.keys['ann']}"
+        assert server.get(W, authorization=key, **{"x-forwarded-for": address}).status == 200
+        assert ask("192.0.2.3").status == 401
+        assert {ask("127.0.0.1").status for _ in range(130)} == {401}, "nobody is counted as this machine"
 
 
 def test_how_fast_runs_are_started(house):

@@ -280,7 +280,7 @@ def faults_of_composition(text: str) -> list[str]:
         said.append("watchers find no open file")
     if [each.partition(":")[2] for each in ours["volumes"]] != values(instructions(DOCKERFILE), "VOLUME"):
         said.append("the log is not on its volume")
-    if list(unknown_names(ours["environment"])):
+    if list(unknown_names(ours.get("environment", {}))):
         said.append("it sets what is no setting")
     return said
 
@@ -303,7 +303,7 @@ def test_the_composition_keeps_the_rules():
         ("stop_grace_period: 60s", "stop_grace_period: 30s"),
         ("nofile: 20000", "nofile: 1024"),
         ("log:/var/lib/tailrace", "log:/data"),
-        ("TAILRACE_BEHIND_PROXY:", "TAILRACE_BEHIND:"),
+        ("    env_file:", "    environment:\n      TAILRACE_BEHIND: 127.0.0.1\n    env_file:"),
         ("    image: tailrace\n", "    image: tailrace\n    privileged: true\n"),
     ],
 )

@@ -124,6 +124,53 @@ def test_no_line_holds_a_declared_secret(out, form, secret):
     assert "hun" not in text
 
 
+RANDOM = "q7Jm3xZ0bC-9_dKfLrTtYw2Q8sVnHhUeAaGgPpIiOo1"
+CREDENTIALS = {
+    "a key": f"trk_0123456789abcdef_{RANDOM}",
+    "a cut key": "trk_0123456789abcdef",
+    "a token": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl",
+    "a token without its signature": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ",
+    "a ticket": f"tailrace.ticket.{RANDOM}",
+}
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize("which", CREDENTIALS)
+def test_no_line_holds_what_looks_like_a_credential(out, form, which):
+    credential = CREDENTIALS[which]
+    everywhere = "".join(f"%{byte:02x}" for byte in credential.encode())
+    diagnostics.configure(form, "info", stream=out)
+    log = structlog.get_logger("any")
+    said = f"said {credential}"
+    log.info(said, path=f"/api/v2/workflows/{credential}", cookie=f"tailrace_session={credential};")
+    log.info("said", path=f"/a/{everywhere}/b", other=credential.replace("_", "%5F").replace(".", "%2e"))
+    log.info("said", nested=[{credential: (credential,)}], odd=Odd(credential), long="x " * 248 + credential)
+    try:
+        raise ValueError(credential)
+    except ValueError:
+        log.exception("broken")
+    logging.getLogger("uvicorn.error").warning("%s", credential)
+    text = out.getvalue()
+    for part in (*credential.split("."), everywhere, credential[:12], credential[-12:]):
+        if part not in {"tailrace", "ticket", "tailrace.tic"}:
+            assert part not in text
+    assert "/api/v2/workflows/***" in text
+
+
+def test_what_is_no_credential_is_told(out):
+    diagnostics.configure("json", "info", stream=out)
+    told = [
+        "/api/v2/workflows/runs/01980000-0000-7000-8000-000000000000/stream",
+        "a%20b",
+        "trk_",
+        "eyJ",
+        "a" * 64,
+    ]
+    told += ["a-name-of-forty-three-letters-" + "x" * 13, "sha256:" + "0" * 64, RANDOM]  # some name users so
+    structlog.get_logger("any").info("said", told=told)
+    assert json.loads(out.getvalue())["told"] == told
+
+
 def test_long_values_are_cut_and_say_so(out):
     diagnostics.configure("json", "info", stream=out)
     structlog.get_logger("any").info("said", path="x" * 10_000)

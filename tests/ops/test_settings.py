@@ -109,11 +109,14 @@ def test_outside_loopback_everything_has_to_be_decided(host, tmp_path):
         assert (settings.host, settings.commands) == (host, expected)
 
 
-def test_behind_a_proxy_on_this_machine_any_command_is_no_default(tmp_path):
+def test_behind_a_proxy_on_this_machine_commands_and_credentials_are_decided(tmp_path):
     behind = {"TAILRACE_BEHIND_PROXY": "127.0.0.1", "TAILRACE_DB": str(tmp_path / "t.db")}
     found = faults(behind)
-    assert found.keys() == {"TAILRACE_COMMANDS"}
+    assert found.keys() == {"TAILRACE_COMMANDS", "TAILRACE_BEHIND_PROXY"}
     assert "behind a proxy" in found["TAILRACE_COMMANDS"]
+    assert "tailrace keys create" in found["TAILRACE_BEHIND_PROXY"]
+    (tmp_path / "t.db.keys").touch()
+    assert faults(behind).keys() == {"TAILRACE_COMMANDS"}
     assert Settings.load({**behind, "TAILRACE_COMMANDS": "*"}).commands == ("*",)
 
 

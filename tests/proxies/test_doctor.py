@@ -10,7 +10,7 @@ from tests.server import Server
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_behind_a_proxy_that_asks_for_passwords(tmp_path, kind):
-    bounds = {"TAILRACE_HOSTS": "127.0.0.1", "TAILRACE_BEHIND_PROXY": "127.0.0.1", "TAILRACE_COMMANDS": ""}
+    bounds = {"TAILRACE_HOSTS": "127.0.0.1", "TAILRACE_COMMANDS": ""}
     with Server(tmp_path, **bounds) as server, Proxy(kind, tmp_path, server.port) as proxy:
         url = f"http://127.0.0.1:{proxy.port}"
         ((status, said),) = examined(tmp_path, "--url", url).of("proxy")
