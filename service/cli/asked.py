@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from importlib.metadata import version
+from secrets import token_hex
 from typing import TYPE_CHECKING, NamedTuple
 
 from service.client.errors import Refused, Unreachable
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from service.ops.settings import Settings
 
 TIMEOUT_S = 5.0
+LOOKS = 10
+MADE_UP = "203.0.113.7"  # of nobody (RFC 5737)
 PASSWORD = "TAILRACE_PROXY_PASSWORD"  # noqa: S105  where it is to be found: a command line is there for all to see
 # A run that nobody has: who gets through is accepted as a WebSocket, and then told so.
 STREAM = "/api/v2/workflows/runs/doctor/stream?errors=close"
@@ -58,10 +61,12 @@ async def _newest(address: Address) -> datetime | None:
         return None  # no run yet, or not for us to see
 
 
-async def of_proxy(address: Address, settings: "Settings", password: str | None = None) -> list[Finding]:
+async def of_proxy(
+    address: Address, settings: "Settings", *, password: str | None = None, key: str | None = None
+) -> list[Finding]:
     """Ask as clients do, through whatever is in front of the service.
 
-    ``password``: NAME:PASSWORD for a proxy that asks for one (RFC 7617).
+    ``password``: NAME:PASSWORD for a proxy that asks for one (RFC 7617). ``key``: of the service.
     """
     if password:
         address.headers["Authorization"] = f"Basic {b64encode(password.encode()).decode()}"
@@ -75,6 +80,7 @@ async def of_proxy(address: Address, settings: "Settings", password: str | None 
     findings = [_who_answers(address, answer), *_headers(address, settings)]
     if answer.status == 200:
         findings.append(await _upgrade(address))
+        findings += await _forwarded(address, settings, key)
     return findings
 
 
@@ -112,6 +118,57 @@ def _headers(address: Address, settings: "Settings") -> list[Finding]:
         )
         findings.append(warn("proxy", said, remedy))
     return findings
+
+
+async def _forwarded(address: Address, settings: "Settings", key: str | None) -> list[Finding]:
+    """Send what a client could make up, and see whether the service, which believes proxies, believes it."""
+    if not settings.behind_proxy:
+        return []
+    findings = []
+    if address.secure:
+        # To a page without TLS the service is closed, once it knows that its clients come with it.
+        origin = f"Origin: http://{address.authority}"
+        answer = await _answer(address, head_of(address, "GET", "/health", origin))
+        if answer.status == 200:
+            said = "the service does not learn that clients come by TLS: its sessions are not kept to it"
+            remedy = "let the proxy set X-Forwarded-Proto, and name it in TAILRACE_BEHIND_PROXY"
+            findings.append(fail("proxy", said, remedy))
+    if key is None:
+        said = "whether the proxy sets X-Forwarded-For itself was not looked at"
+        return [*findings, warn("proxy", said, "give a key in TAILRACE_KEY, with the right read")]
+    seen = await _seen_as(address, key)
+    if seen == MADE_UP:
+        said = "the service believes an X-Forwarded-For that the client made up: limits by address are void"
+        findings.append(fail("proxy", said, "let the proxy set it, not add to it: docs/operations.md"))
+    elif seen is None:
+        said = "the service could not be asked by which address it knows us"
+        findings.append(
+            warn("proxy", said, "a key with the right read in TAILRACE_KEY; no auth of the proxy")
+        )
+    else:
+        findings.append(ok("proxy", f"the service knows us as {seen or 'a client of this machine'}"))
+    return findings
+
+
+async def _seen_as(address: Address, key: str) -> str | None:
+    """Return the address under which the service counts a stream of ours, empty for its own machine's."""
+    asking = Address(address.url, key)
+    run_id = f"doctor-{token_hex(8)}"  # nobody has it: the stream waits, and is in the list meanwhile
+    stream = head_of(
+        asking, "GET", asking.target(f"/workflows/runs/{run_id}/stream", {"wait": "5s"}),
+        f"X-Forwarded-For: {MADE_UP}",
+    )  # fmt: skip
+    async with _connected(asking) as (_, writer):
+        writer.write(stream)
+        for _ in range(LOOKS):
+            await asyncio.sleep(TIMEOUT_S / LOOKS / 2)
+            try:
+                page = json.loads(await request(asking, "GET", asking.target("/streams", {"runId": run_id})))
+            except (Refused, Unreachable, ValueError):
+                return None
+            if page["data"]:
+                return str(page["data"][0]["address"])
+    return None
 
 
 async def _upgrade(address: Address) -> Finding:

@@ -27,8 +27,8 @@ def doctor(db: str | None, url: str | None, *, as_json: bool) -> None:
     """Say what is wrong with the set-up, and how to mend it; change nothing.
 
     Run it as the service's user, with the service's environment. If a service runs on the log, its own
-    settings are taken where the system lets us see them. TAILRACE_PROXY_PASSWORD=NAME:PASSWORD is for a proxy
-    (--url) that asks for one. Exits 1 if anything fails.
+    settings are taken where the system lets us see them. For --url: TAILRACE_PROXY_PASSWORD=NAME:PASSWORD is
+    for a proxy that asks for one, TAILRACE_KEY for what only a user sees. Exits 1 if anything fails.
     """
     findings = list(_findings({} if db is None else {"db": db}, url))
     failed = any(finding.status == "fail" for finding in findings)
@@ -153,7 +153,8 @@ def _through(url: str, settings: "Settings") -> list["Finding"]:
         address = Address(url)
     except ValueError as error:
         return [fail("proxy", str(error), "--url https://tailrace.example.org")]
-    return asyncio.run(of_proxy(address, settings, os.environ.get(PASSWORD)))
+    password, key = os.environ.get(PASSWORD), os.environ.get("TAILRACE_KEY")
+    return asyncio.run(of_proxy(address, settings, password=password, key=key))
 
 
 def _time_of(event: bytes | None) -> datetime | None:

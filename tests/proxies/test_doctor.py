@@ -1,9 +1,13 @@
 """tailrace doctor looks through the documented proxies, passwords and all."""
 
+import http.client
+import re
+
 import pytest
 
+from tests.cli.test_backup import Cutting
 from tests.cli.test_doctor import examined
-from tests.proxies.documented import PASSWORD, USER
+from tests.proxies.documented import NAME, PASSWORD, USER
 from tests.proxies.proxy import KINDS, Proxy
 from tests.server import Server
 
@@ -25,3 +29,48 @@ def test_what_is_behind_a_proxy_that_asks_for_passwords(tmp_path, kind):
         assert PASSWORD not in str(told.findings)
         wrong = examined(tmp_path, "--url", url, TAILRACE_PROXY_PASSWORD=f"{USER}:wrong")
         assert [status for status, _ in wrong.of("proxy")] == ["warn"]
+
+
+class WithoutPasswords(Proxy):
+    """As documented for the service's own keys: without the lines that ask for passwords."""
+
+    def start(self) -> None:
+        for name in ("tailrace.conf", "haproxy.cfg"):
+            if (path := self.directory / name).exists():
+                kept = re.sub(r"(?m)^ *(auth_basic|http-request auth).*\n", "", path.read_text())
+                path.write_text(kept)
+        super().start()
+
+    def _answers(self) -> bool:
+        try:
+            return self.request("GET", "/health").status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+
+BEHIND = {
+    "TAILRACE_HOSTS": f"127.0.0.1,{NAME}",
+    "TAILRACE_BEHIND_PROXY": "127.0.0.1",
+    "TAILRACE_COMMANDS": "",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_documented_proxies_hand_on_nothing_made_up(tmp_path, kind):
+    server = Server(tmp_path, **BEHIND)
+    key = server.create_key("ann", "read")
+    with server, WithoutPasswords(kind, tmp_path, server.port) as proxy:
+        url = f"http://127.0.0.1:{proxy.port}"
+        told = examined(tmp_path, "--url", url, TAILRACE_KEY=key)
+        assert told.of("proxy") == []
+        assert "the service knows us as a client of this machine" in told.said("proxy")
+        ((status, said),) = examined(tmp_path, "--url", url).of("proxy")
+        assert (status, "was not looked at" in said) == ("warn", True)
+
+
+def test_a_proxy_that_hands_on_what_clients_make_up_is_found(tmp_path):
+    server = Server(tmp_path, **BEHIND)
+    key = server.create_key("ann", "read")
+    with server, Cutting(server.port, None) as careless:
+        ((status, said),) = examined(tmp_path, "--url", careless.url, TAILRACE_KEY=key).of("proxy")
+        assert (status, "the client made up" in said) == ("fail", True)
