@@ -206,4 +206,4 @@ async def _connected(address: Address) -> AsyncIterator[tuple[asyncio.StreamRead
     try:
         yield reader, writer
     finally:
-        writer.close()
+        writer.transport.abort()  # to close it would wait for the other side's part of TLS

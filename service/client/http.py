@@ -91,7 +91,7 @@ async def _exchange(address: Address, sent: bytes) -> tuple[int, str, bytes]:
         writer.write(sent)
         return await _answer(reader)
     finally:
-        writer.close()
+        writer.transport.abort()  # to close it would wait for the other side's part of TLS
 
 
 async def answer_head(reader: StreamReader) -> tuple[int, str, dict[str, str]]:

@@ -85,11 +85,11 @@ def _changed(name: str, changes: dict[str, str]) -> str:
 
 
 def _certificate(directory: Path) -> None:
-    """Write a certificate for NAME that is its own authority; HAProxy wants its key in the same file."""
+    """Write a certificate for NAME, and for where it is, that is its own authority; HAProxy wants its key in the same file."""
     certificate, key = directory / "tailrace.pem", directory / "tailrace.key"
     printed(
         "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-        "-days", "2", "-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME}",
+        "-days", "2", "-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME},IP:127.0.0.1",
         "-keyout", str(key), "-out", str(certificate),
     )  # fmt: skip
     certificate.write_text(certificate.read_text() + key.read_text())

@@ -34,10 +34,12 @@ def test_what_is_behind_a_proxy_that_asks_for_passwords(tmp_path, kind):
 class WithoutPasswords(Proxy):
     """As documented for the service's own keys: without the lines that ask for passwords."""
 
+    without = "auth_basic|http-request auth"
+
     def start(self) -> None:
         for name in ("tailrace.conf", "haproxy.cfg"):
             if (path := self.directory / name).exists():
-                kept = re.sub(r"(?m)^ *(auth_basic|http-request auth).*\n", "", path.read_text())
+                kept = re.sub(rf"(?m)^ *({self.without}).*\n", "", path.read_text())
                 path.write_text(kept)
         super().start()
 
@@ -74,3 +76,21 @@ def test_a_proxy_that_hands_on_what_clients_make_up_is_found(tmp_path):
     with server, Cutting(server.port, None) as careless:
         ((status, said),) = examined(tmp_path, "--url", careless.url, TAILRACE_KEY=key).of("proxy")
         assert (status, "the client made up" in said) == ("fail", True)
+
+
+class WithoutScheme(WithoutPasswords):
+    """As one who forgot what tells the service that clients come by TLS."""
+
+    without = "auth_basic|http-request auth|proxy_set_header X-Forwarded-Proto|http-request set-header X-Forwarded-Proto"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("proxies", "learns"), [(WithoutPasswords, True), (WithoutScheme, False)])
+def test_whether_the_service_learns_that_clients_come_by_tls(tmp_path, kind, proxies, learns):
+    server = Server(tmp_path, **BEHIND)
+    key = server.create_key("ann", "read")
+    with server, proxies(kind, tmp_path, server.port, tls=True) as proxy:
+        trusted = {"SSL_CERT_FILE": proxy.directory / "tailrace.pem", "TAILRACE_KEY": key}
+        told = examined(tmp_path, "--url", f"https://127.0.0.1:{proxy.port}", **trusted)
+        found = [(status, "does not learn" in said) for status, said in told.of("proxy")]
+        assert found == ([] if learns else [("fail", True)])
