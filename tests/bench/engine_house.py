@@ -37,7 +37,7 @@ class House:
         parse = partial(parse_definition, kinds=steps, steps_max=1_000)
         self._repository = Repository(self._log, parse, lambda: time.time_ns() // 1_000_000)
         self._supervisor = Supervisor(
-            log=self._log, repository=self._repository, steps=steps, unfinished=[], position=0,
+            log=self._log, repository=self._repository, steps=steps, unfinished={}, position=0, anonymous="anonymous",
             runs_max=64, parallel_steps_max=64, parallel_steps_per_run_max=16, events_per_run_max=1_000_000,
             events_per_s_per_run_max=0,
             env={}, secrets={},

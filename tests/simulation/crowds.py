@@ -37,6 +37,7 @@ class Connection:
 
     stall_timeout_s = 60.0
     stall_reason = None
+    gave_up = 0
 
     def __init__(self, chance: random.Random, got: list[bytes]) -> None:
         self.chance = chance
