@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -198,6 +199,18 @@ def test_its_health_is_looked_at_as_it_says(tmp_path, kind):
         serving.terminate()
         serving.communicate(timeout=60)
     assert subprocess.run(command, env=environ, timeout=30, stderr=subprocess.DEVNULL).returncode == 1
+
+
+def test_where_no_daemon_answers_the_image_is_not_called_built(tmp_path):
+    (tmp_path / "dirname").symlink_to(shutil.which("dirname"))
+    (tmp_path / "docker").write_text("#!/bin/sh\nexit 1\n")  # there, without its daemon
+    (tmp_path / "docker").chmod(0o755)
+    done = subprocess.run(
+        [shutil.which("bash"), ROOT / "scripts/image"], env={"PATH": str(tmp_path)}, capture_output=True,
+        text=True, timeout=30,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "nothing was built" in done.stderr
 
 
 def free_port() -> int:
