@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 5.0
 LOOKS = 10
+OUT_OF_DATE = {9, 10}  # OpenSSL: not yet valid, expired
 MADE_UP = "203.0.113.7"  # of nobody (RFC 5737)
 PASSWORD = "TAILRACE_PROXY_PASSWORD"  # noqa: S105  where it is to be found: a command line is there for all to see
 # A run that nobody has: who gets through is accepted as a WebSocket, and then told so.
@@ -29,18 +30,22 @@ STREAM = "/api/v2/workflows/runs/doctor/stream?errors=close"
 
 async def of_service(address: Address) -> tuple[list[Finding], datetime | None]:
     """Ask the service how it is; return what is to be said of it, and the time of its newest run."""
+    findings: list[Finding] = []
     try:
-        async with asyncio.timeout(TIMEOUT_S):
-            health = json.loads(await request(address, "GET", "/health"))
+        try:
+            health = await _health(address)
+        except Unreachable as error:
+            if not isinstance(error.__cause__, ssl.SSLCertVerificationError):
+                raise
+            findings.append(_certificate(address, error.__cause__))
+            # Asked all the same: one that hangs has a certificate, too. No key of anybody is sent.
+            address.tls = ssl._create_unverified_context()  # noqa: S323, SLF001
+            health = await _health(address)
     except (Refused, Unreachable, ValueError, TimeoutError) as error:
-        if "certificate" in str(error).lower():
-            return [
-                ok("service", "it speaks TLS, by a certificate for another name: --url asks it there")
-            ], None
-        error = error if str(error) else Unreachable(f"nothing for {TIMEOUT_S:g} s")
+        said = str(error) or f"nothing for {TIMEOUT_S:g} s"
         remedy = "its diagnostics (stderr, the journal) say more; if it hangs, end it: nothing is lost"
-        return [fail("service", f"it has the log, but does not answer: {error}", remedy)], None
-    findings = [ok("service", f"version {health['version']} answers at {address.url}")]
+        return [*findings, fail("service", f"it has the log, but does not answer: {said}", remedy)], None
+    findings.append(ok("service", f"version {health['version']} answers at {address.url}"))
     if health["version"] != version("tailrace"):
         said = f"it is version {health['version']}, this command is {version('tailrace')}"
         findings.append(warn("service", said, "restart the service, or run the tailrace that it runs from"))
@@ -51,6 +56,22 @@ async def of_service(address: Address) -> tuple[list[Finding], datetime | None]:
     else:
         findings.append(ok("service", "it accepts runs, and its lists are up to date"))
     return findings, await _newest(address)
+
+
+async def _health(address: Address) -> dict[str, str]:
+    async with asyncio.timeout(TIMEOUT_S):
+        health: dict[str, str] = json.loads(await request(address, "GET", "/health"))
+        return health
+
+
+def _certificate(address: Address, error: ssl.SSLCertVerificationError) -> Finding:
+    if error.verify_code in OUT_OF_DATE:
+        return fail(
+            "service", f"its certificate: {error.verify_message}", "renew it, and start the service anew"
+        )
+    # By itself no fault: a certificate is for the name that clients call, and we ask by an address.
+    said = f"its certificate does not hold for {address.authority}: {error.verify_message}"
+    return warn("service", said, "--url https://NAME, as clients call it, shows whether it holds there")
 
 
 async def _newest(address: Address) -> datetime | None:
@@ -202,7 +223,7 @@ async def _answer(address: Address, sent: bytes) -> _Answer:
 
 @asynccontextmanager
 async def _connected(address: Address) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    reader, writer = await asyncio.open_connection(address.host, address.port, ssl=address.secure or None)
+    reader, writer = await asyncio.open_connection(address.host, address.port, ssl=address.tls)
     try:
         yield reader, writer
     finally:

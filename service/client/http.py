@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import re
+import ssl
 from asyncio import StreamReader
 from collections.abc import Mapping
 from urllib.parse import quote, urlencode, urlsplit
@@ -33,6 +34,7 @@ class Address:
         self.url = url
         self.headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self.secure = parts.scheme == "https"
+        self.tls: ssl.SSLContext | bool | None = self.secure or None  # True: who answers must prove its name
         self.host = parts.hostname
         self.port = parts.port or (443 if self.secure else 80)
         self._base = parts.path.rstrip("/") + PREFIX
@@ -86,7 +88,7 @@ def head_of(address: Address, method: str, target: str, *fields: str) -> bytes:
 
 
 async def _exchange(address: Address, sent: bytes) -> tuple[int, str, bytes]:
-    reader, writer = await asyncio.open_connection(address.host, address.port, ssl=address.secure or None)
+    reader, writer = await asyncio.open_connection(address.host, address.port, ssl=address.tls)
     try:
         writer.write(sent)
         return await _answer(reader)

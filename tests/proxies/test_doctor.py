@@ -94,3 +94,14 @@ def test_whether_the_service_learns_that_clients_come_by_tls(tmp_path, kind, pro
         told = examined(tmp_path, "--url", f"https://127.0.0.1:{proxy.port}", **trusted)
         found = [(status, "does not learn" in said) for status, said in told.of("proxy")]
         assert found == ([] if learns else [("fail", True)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_proxy_whose_certificate_is_for_another_name_is_no_way_in(tmp_path, kind):
+    with Server(tmp_path) as server, Proxy(kind, tmp_path, server.port, tls=True) as proxy:
+        trusted = {"SSL_CERT_FILE": proxy.directory / "tailrace.pem"}
+        told = examined(tmp_path, "--url", f"https://localhost:{proxy.port}", **trusted)
+        assert [(status, "not valid for 'localhost'" in said) for status, said in told.of("proxy")] == [
+            ("fail", True)
+        ]
+        assert "answers" not in told.said("proxy")
