@@ -105,3 +105,28 @@ def test_a_proxy_whose_certificate_is_for_another_name_is_no_way_in(tmp_path, ki
             ("fail", True)
         ]
         assert "answers" not in told.said("proxy")
+
+
+class Adding(WithoutPasswords):
+    """As one who lets the proxy add to what the client says of itself, in the place of setting it."""
+
+    def start(self) -> None:
+        for name in ("tailrace.conf", "haproxy.cfg"):
+            if (path := self.directory / name).exists():
+                text = path.read_text().replace(
+                    "set-header X-Forwarded-For %[src]", "add-header X-Forwarded-For %[src]"
+                )
+                path.write_text(
+                    re.sub(r"(X-Forwarded-For +)\$remote_addr", r"\1$proxy_add_x_forwarded_for", text)
+                )
+        super().start()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_proxy_that_adds_to_what_clients_make_up_is_found(tmp_path, kind):
+    server = Server(tmp_path, **BEHIND)
+    key = server.create_key("ann", "read")
+    with server, Adding(kind, tmp_path, server.port) as proxy:
+        url = f"http://127.0.0.1:{proxy.port}"
+        ((status, said),) = examined(tmp_path, "--url", url, TAILRACE_KEY=key).of("proxy")
+        assert (status, "the client made up" in said) == ("fail", True)
