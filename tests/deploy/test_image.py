@@ -21,7 +21,9 @@ import yaml
 from service.ops.machine import OTHER_FILES
 from service.ops.settings import Settings, unknown_names
 from service.server import GRACE_S
-from tests.server import ROOT
+from tests.proxies.documented import NAME
+from tests.proxies.proxy import Proxy
+from tests.server import ROOT, Server
 
 DEPLOY = ROOT / "docs/deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
@@ -227,6 +229,28 @@ def test_nginx_in_front_of_it_takes_as_many_streams_as_the_service(tmp_path):
         2 * DEFAULTS.max_watchers < connections < files <= composed["services"]["nginx"]["ulimits"]["nofile"]
     )
     assert {"source": "nginx", "target": "/etc/nginx/nginx.conf"} in composed["services"]["nginx"]["configs"]
+    with Server(tmp_path, TAILRACE_HOSTS=NAME) as server, Composed("nginx", tmp_path, server.port) as proxy:
+        assert proxy.request("GET", "/health").status == 200
+
+
+class Composed(Proxy):
+    """nginx with the main file of the composition, in the place of the one that the tests of proxies have."""
+
+    def start(self) -> None:
+        main = yaml.safe_load(COMPOSE)["configs"]["nginx"]["content"]
+        changes = {
+            "/run/nginx.pid": "nginx.pid",
+            "/etc/nginx/conf.d/*.conf": "tailrace.conf",
+            "access_log /dev/stdout": "access_log off",
+            "/dev/stderr": "stderr",
+        }
+        for old, new in changes.items():
+            assert main.count(old) == 1, old
+            main = main.replace(old, new)
+        path = self.directory / "nginx.conf"
+        # Where the tests are root, the usual user could not read their directories.
+        path.write_text(("user root;\n" if os.geteuid() == 0 else "") + main)
+        super().start()
 
 
 def pins(path: Path) -> dict[str, str]:
