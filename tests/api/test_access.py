@@ -284,7 +284,7 @@ def test_a_key_in_the_address_is_refused_and_in_no_line_of_diagnostics(house):
     assert '"status": 401' in text
     for secret in (*house.keys.values(), SECRET):
         assert secret not in text
-        assert secret.rpartition("_")[2] not in text
+        assert secret.split("_", 2)[-1] not in text  # what is random of a key, which may have more of these
 
 
 def test_a_ticket_opens_one_stream_of_its_run_once(house):
