@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 from service.segments.file import frames_path
@@ -24,15 +25,12 @@ def segments_of(path: Path) -> list[tuple[str, int, int]]:
     """Return what is sealed in the file, which the service may be writing."""
     if not path.exists():
         return []
-    db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+    query = "select name, first_seq, last_seq from segments join streams on streams.id = stream order by first_seq"
     try:
-        return db.execute(
-            "select name, first_seq, last_seq from segments join streams on streams.id = stream order by first_seq"
-        ).fetchall()
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
+            return db.execute(query).fetchall()
     except sqlite3.OperationalError:
-        return []  # its tables are being made
-    finally:
-        db.close()
+        return []  # its tables are being made, or the file is not there any more
 
 
 def sealed(path: Path, count: int) -> list[tuple[str, int, int]]:
