@@ -71,7 +71,7 @@ def test_while_the_log_is_being_opened_whoever_asks_is_told(tmp_path):
         deadline = time.monotonic() + 20
         while (answer := answered(server, "/ready")) is None:
             assert time.monotonic() < deadline
-            time.sleep(0.05)
+            time.sleep(0.05)  # between two tries to connect: nothing tells when a process begins to listen
         assert answer.status == 503
         assert [reason["code"] for reason in answer.json["reasons"]] == ["migrating"]
         assert answer.headers["retry-after"] == "1"

@@ -25,11 +25,6 @@ class Unfinished(NamedTuple):
     owners: dict[str, str | None]
     position: int
 
-    @property
-    def run_ids(self) -> list[str]:
-        """Return their ids."""
-        return list(self.owners)
-
 
 async def unfinished_in(log: Log) -> Unfinished:
     """Return the runs that go on, from each one's first and last event: a tenth of what views are made from.

@@ -77,12 +77,17 @@ async def test_a_client_that_leaves_ends_the_download(tmp_path: Path) -> None:
     assert 5 <= len(parts) < 12  # of about 40
 
 
-async def test_damage_ends_the_download_with_its_name_behind_all_that_comes_before(tmp_path: Path) -> None:
-    path = tmp_path / "log.db"
+async def written(path: Path) -> Path:
+    """Write a log of a hundred runs, a thousand events."""
     log = SqliteLog.open(path)
     for number in range(100):
         await append_frames(log, f"r{number}", guide_frames())
     await log.close()
+    return path
+
+
+async def test_damage_ends_the_download_with_its_name_behind_all_that_comes_before(tmp_path: Path) -> None:
+    path = await written(tmp_path / "log.db")
     with sqlite3.connect(path) as db:
         db.execute("update events set data = zeroblob(length(data)) where position = 700")
     db.close()
@@ -109,11 +114,7 @@ async def test_damage_ends_the_download_with_its_name_behind_all_that_comes_befo
 async def test_where_a_page_of_the_file_is_damaged_the_position_says_behind_what_to_go_on(
     tmp_path: Path,
 ) -> None:
-    path = tmp_path / "log.db"
-    log = SqliteLog.open(path)
-    for number in range(100):
-        await append_frames(log, f"r{number}", guide_frames())
-    await log.close()
+    path = await written(tmp_path / "log.db")
     with sqlite3.connect(path) as db:
         leaves = "SELECT pageno FROM dbstat WHERE name = 'events' AND pagetype = 'leaf' ORDER BY path"
         page = db.execute(leaves).fetchall()[20][0]

@@ -78,7 +78,7 @@ async def test_a_live_run_never_shows_the_seq_of_its_seal(tmp_path: Path, log) -
         writing = asyncio.create_task(writer())
         looked_at = 0
         while not writing.done():
-            for run_id in (await projections.unfinished()).run_ids:
+            for run_id in (await projections.unfinished()).owners:
                 run = await projections.run_detail(run_id)
                 looked_at += 1
                 assert run.status == "success" or run.last_seq < SEAL, run
@@ -149,7 +149,7 @@ async def test_unfinished_and_its_position_miss_no_run(
         assert (projections.making is None) == (views == "made")
         gate.set()
         assert unfinished.owners == {f"r{number}": None for number in range(0, 30, 3)} | {"owned": "ann"}
-        assert unfinished.run_ids == [*(f"r{number}" for number in range(0, 30, 3)), "owned"]
+        assert list(unfinished.owners) == [*(f"r{number}" for number in range(0, 30, 3)), "owned"]
         await append_run(log, "new", [start()])
         async with asyncio.timeout(5):
             async for page in follow_all(log, after=unfinished.position, types=["run_start"]):

@@ -139,7 +139,7 @@ async def test_what_is_unfinished_is_known_although_the_views_are_damaged(tmp_pa
         whole[(page - 1) * 4096 : (page - 1) * 4096 + 200] = random.Random(1).randbytes(200)
     path.write_bytes(whole)
     async with projecting(path, log) as projections, asyncio.timeout(20):
-        assert (await projections.unfinished()).run_ids == ["on"]
+        assert list((await projections.unfinished()).owners) == ["on"]
 
 
 async def read_everything(projections: Projections) -> bool:
@@ -199,7 +199,7 @@ async def test_a_damaged_event_is_left_out_and_the_rest_is_there(tmp_path: Path)
         with pytest.raises(Damaged):
             await log.read("run/r7", after=9, limit=1)
         async with projecting(tmp_path / "views", log) as projections:
-            assert (await projections.unfinished()).run_ids == ["r7"]
+            assert list((await projections.unfinished()).owners) == ["r7"]
             assert (await projections.run_detail("r19")).status == "success"
             await append_run(log, "new", [start()])
             assert (await projections.run_detail("new")).status == "queued"
@@ -235,7 +235,7 @@ async def test_a_log_that_fails_for_a_while_is_waited_for(tmp_path: Path, log, m
         async with asyncio.timeout(10):
             unfinished = await projections.unfinished()  # nothing can begin before: it does not give up
         assert len(failures) == 2, "who keeps them up has met it, and who asks"
-        assert run_id_of(1) not in unfinished.run_ids
+        assert run_id_of(1) not in unfinished.owners
         assert (await projections.run_detail(run_id_of(1))).status == "success"
 
 
