@@ -60,7 +60,9 @@ class Service:
     def engine(self) -> Engine | None:
         """Return how the engine is, None until the unfinished runs are known."""
         found = self.supervisor
-        return None if found is None else Engine(found.alive, found.waiting, found.places_free)
+        return (
+            None if found is None else Engine(found.alive, found.waiting, found.left_out, found.places_free)
+        )
 
     def stop(self) -> None:
         """Begin to stop; asked a second time, stop at once."""
@@ -154,7 +156,10 @@ async def _until_stopped(service: Service, settings: Settings, sockets: list[soc
         group.create_task(service.part("HTTP server", partial(server.serve, sockets)))
         print(f"Tailrace listens on {url_of(sockets, tls=settings.tls_cert is not None)}", flush=True)  # noqa: T201
         _diagnostics.info(
-            "listening", url=url_of(sockets, tls=settings.tls_cert is not None), db=str(settings.db)
+            "listening",
+            url=url_of(sockets, tls=settings.tls_cert is not None),
+            db=str(settings.db),
+            sqlite=sqlite3.sqlite_version,
         )
         await service.stopping.wait()
         _diagnostics.info("stopping", reason=service.failure or "signal")
@@ -178,8 +183,8 @@ async def build(
         output_bytes_max=settings.max_output_bytes,
         files_max=files_max,
     )
-    parse = partial(parse_definition, kinds=steps, steps_max=settings.max_steps)
-    repository = Repository(log, parse, lambda: time_ns() // 1_000_000)
+    parse = partial(parse_definition, kinds=steps)
+    repository = Repository(log, parse, lambda: time_ns() // 1_000_000, steps_max=settings.max_steps)
     projections = Projections.open(settings.db.with_name(f"{settings.db.name}.views"), log)
     _tell_containment(steps)
     service = Service()

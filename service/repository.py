@@ -4,9 +4,9 @@ The API writes a run's header, wishes and definitions; from then on the engine a
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -43,7 +43,13 @@ from service.log import (
 PAGE_EVENTS = 500
 DEFINITIONS_KEPT = 64  # parsed, in memory
 
-Parse = Callable[[dict[str, Any]], Definition]
+
+class Parse(Protocol):
+    """Turns a definition as it was sent into a Definition. Raises InvalidInput."""
+
+    def __call__(self, raw: dict[str, Any], /, *, steps_max: int | None = None) -> Definition:
+        """``steps_max``: None for any number of steps."""
+        ...
 
 
 class Workflow(Struct, frozen=True):
@@ -70,13 +76,19 @@ class RunHeader(Struct, frozen=True):
 
 
 class Repository:
-    """Reads and writes domain events; ``parse`` turns a recorded definition into a Definition."""
+    """Reads and writes domain events. ``steps_max``: of a definition that is new; None: any number.
 
-    def __init__(self, log: Log, parse: Parse, now_ms: Callable[[], int]) -> None:
+    ``parse`` turns a definition that somebody sends into a Definition.
+    """
+
+    def __init__(
+        self, log: Log, parse: Parse, now_ms: Callable[[], int], *, steps_max: int | None = None
+    ) -> None:
         self.log = log
-        self.parse = parse
+        self.parse = partial(parse, steps_max=steps_max)
         self._now_ms = now_ms
-        # Runs of one workflow repeat its definition; definitions are the same when their bytes are.
+        # Runs of one workflow repeat its definition; definitions are the same when their bytes are. Whatever
+        # the limit is by now: what was accepted has to end.
         self._parsed = lru_cache(DEFINITIONS_KEPT)(lambda data: parse(msgspec.json.decode(data)))
 
     # Workflows

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from fnmatch import fnmatch
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -55,6 +56,8 @@ def test_a_run_from_create_to_its_end(tmp_path):
         assert run["context"]["outputs"]["say"]["stdout"].strip() == "hello"
         assert server.stop() == 0
         assert [line for line in lines(server) if line["level"] != "info"] == []
+        (listening,) = (line for line in lines(server) if line["event"] == "listening")
+        assert listening["sqlite"] == sqlite3.sqlite_version
 
 
 def test_while_the_log_is_being_opened_whoever_asks_is_told(tmp_path):
@@ -95,13 +98,16 @@ def answered(server: Server, path: str) -> Answer | None:
         return None
 
 
-def test_all_its_files_are_its_owners_alone(tmp_path):
+def test_all_its_files_are_its_owners_alone_and_git_is_told_to_leave_them_out(tmp_path):
+    left_out = (ROOT / ".gitignore").read_text().split()
     with Server(tmp_path) as server:
+        server.key = server.create_key("root", "admin")
         server.create("greet", ECHO)
         server.finished(server.execute("greet"))
         files = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("tailrace.db*")}
         assert {"tailrace.db", "tailrace.db-wal", "tailrace.db.views", "tailrace.db.segments"} <= set(files)
         assert [name for name, mode in files.items() if mode != 0o600] == []
+        assert [name for name in files if not any(fnmatch(name, each) for each in left_out)] == []
 
 
 def test_it_opens_as_many_files_as_it_may_and_its_commands_as_many_as_usual(tmp_path):
@@ -252,6 +258,19 @@ def test_after_kill_9_a_run_goes_on(tmp_path):
         server.kill_hard()
         server.start()
         assert server.finished(run_id)["status"] == "success"
+
+
+def test_what_was_accepted_ends_under_limits_that_are_lower_by_now(tmp_path):
+    steps = {name: {"type": "wait", "config": {"duration": "100ms"}} for name in "abc"}
+    with Server(tmp_path) as server:
+        server.create("three", {"steps": steps})
+        run_id = server.execute("three")
+        server.kill_hard()
+    with Server(tmp_path, TAILRACE_MAX_STEPS=2) as server:
+        assert server.finished(run_id)["status"] == "success"
+        assert server.finished(server.execute("three"))["status"] == "success"
+        again = server.post("/api/v2/workflows", {"workflowId": "more", "definition": {"steps": steps}})
+        assert (again.status, again.json["errors"][0]["message"]) == (400, "must be 1 to 2 steps, not 3")
 
 
 def test_lost_views_are_made_again(tmp_path):

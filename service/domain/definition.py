@@ -47,9 +47,9 @@ class Definition(Struct, frozen=True):
 
 
 def parse_definition(
-    raw: object, *, kinds: Mapping[str, Kind], steps_max: int, pointer: str = ""
+    raw: object, *, kinds: Mapping[str, Kind], steps_max: int | None = None, pointer: str = ""
 ) -> Definition:
-    """Return the definition that ``raw`` is, at most ``steps_max`` steps of the types in ``kinds``.
+    """Return the definition that ``raw`` is, at most ``steps_max`` steps (None: any number) of ``kinds``.
 
     ``pointer`` is where ``raw`` stood in what the caller sent. Raises InvalidInput with every fault.
     """
@@ -79,7 +79,7 @@ def parse_definition(
     return definition
 
 
-def _parse_steps(fields: Fields, kinds: Mapping[str, Kind], steps_max: int) -> dict[str, ParsedStep]:
+def _parse_steps(fields: Fields, kinds: Mapping[str, Kind], steps_max: int | None) -> dict[str, ParsedStep]:
     on_error = cast(OnError, fields.choice("onError", ON_ERROR) or "abort")
     raw = fields.raw.get("steps")
     if raw is None:
@@ -88,8 +88,9 @@ def _parse_steps(fields: Fields, kinds: Mapping[str, Kind], steps_max: int) -> d
     if not isinstance(raw, dict | list):
         fields.fault("steps", f"must be an object or a list of steps, not {kind_of(raw)}")
         return {}
-    if not 1 <= len(raw) <= steps_max:
-        fields.fault("steps", f"must be 1 to {steps_max} steps, not {len(raw)}")
+    if not raw or (steps_max is not None and len(raw) > steps_max):
+        allowed = "at least 1 step" if steps_max is None else f"1 to {steps_max} steps"
+        fields.fault("steps", f"must be {allowed}, not {len(raw)}")
         return {}
     parsed: dict[str, ParsedStep] = {}
     for key, step in raw.items() if isinstance(raw, dict) else enumerate(raw):

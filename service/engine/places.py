@@ -8,14 +8,14 @@ User = str | None  # None: whoever uses a service that asks nobody who they are
 
 
 def share_of(places_max: int) -> int:
-    """Return how many places one user may have: nine tenths, so that somebody else finds one at once."""
+    """Return how many places one user may have: nine tenths (of ten or more); others find one at once."""
     return places_max - places_max // 10
 
 
 class Places:
     """A bounded number of places. Who found none is woken, in turn, when one is free.
 
-    Users take turns: who has fewest is next. None has more than ``share_of`` them.
+    Users take turns: who has fewest is next. None has more than ``share_of(places_max)``.
     """
 
     def __init__(self, places_max: int) -> None:

@@ -56,6 +56,7 @@ class Supervisor:
         for run_id, name in unfinished.items():
             self._waiting.add(run_id, self._user(name))
         self._alive: dict[str, Runner | None] = {}  # None while the run is being loaded
+        self._left_out: set[str] = set()
         self._draining = False
         self._none_alive = asyncio.Event()
         self._around = Surroundings(
@@ -72,6 +73,11 @@ class Supervisor:
     def waiting(self) -> int:
         """How many runs wait for their turn."""
         return len(self._waiting)
+
+    @property
+    def left_out(self) -> int:
+        """How many unfinished runs cannot be taken up: what they have recorded cannot be read."""
+        return len(self._left_out)
 
     @property
     def places_free(self) -> int:
@@ -101,6 +107,8 @@ class Supervisor:
     def _pass_over(self, damaged: Damaged) -> None:
         """Go on behind an event that cannot be read: one run's damage stays that run's."""
         diagnostics.error("event left out", stream=damaged.stream, seq=damaged.seq)
+        if damaged.stream.startswith("run/"):
+            self._left_out.add(damaged.stream.removeprefix("run/"))
         assert damaged.position is not None
         self._position = damaged.position
 
@@ -155,6 +163,7 @@ class Supervisor:
                 await runner.carry()
         except (Damaged, InvalidInput) as error:
             diagnostics.error("run cannot be taken up", run_id=run_id, reason=str(error))
+            self._left_out.add(run_id)
         finally:
             del self._alive[run_id]
             self._waiting.end(run_id)

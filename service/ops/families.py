@@ -40,11 +40,12 @@ class Engine(Struct, frozen=True):
 
     alive: int
     waiting: int
+    left_out: int
     places_free: int
 
 
 class Sources(Struct, frozen=True, kw_only=True):
-    """Where the rooms' present state is read; app.py knows the rooms. ``engine``: None at first."""
+    """Where the rooms' present state is read; front.py knows the rooms. ``engine``: None at first."""
 
     version: str
     look: Callable[[], Awaitable[Seen]]
@@ -137,6 +138,8 @@ def _of_engine(meters: Meters, sources: Sources) -> list[Family]:
                lambda seen: [((status,), n) for status, n in (seen.runs or {}).items()], ("status",)),
         Family("tailrace_runs_alive", "gauge", "Runs at work (TAILRACE_MAX_RUNS at most).", of("alive")),
         Family("tailrace_runs_waiting", "gauge", "Runs that wait for others to end.", of("waiting")),
+        Family("tailrace_runs_left_out", "gauge",
+               "Unfinished runs that nobody goes on with: their events cannot be read.", of("left_out")),
         Family("tailrace_run_seconds", "histogram", "Runs that ended, from accepted to sealed.",
                lambda _: [((status,), taken) for status, taken in engine.run_s.items()], ("status",)),
         Family("tailrace_attempts_running", "gauge", "Attempts of steps that run now.",

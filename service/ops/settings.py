@@ -233,13 +233,13 @@ SETTINGS: tuple[Setting, ...] = (
             "reach; others fail the step.", values.reachable),
     Setting("env", "names", "Environment variables that workflows may read as env.NAME; they are "
             "recorded. Secrets: set TAILRACE_SECRET_NAME and write {{secrets.NAME}}.", values.env_names),
-    Setting("max_runs", "runs", "Runs at work at once, nine tenths of them one user's at most; further ones "
-            "stay queued.", values.whole(1, 100_000)),
-    Setting("max_parallel_steps", "steps", "Attempts at once in all runs, nine tenths of them one "
-            "user's at most; further ones wait.", values.whole(1, 10_000)),
+    Setting("max_runs", "runs", "Runs at work at once, one user's at most nine tenths of them (of ten or "
+            "more); further ones stay queued.", values.whole(1, 100_000)),
+    Setting("max_parallel_steps", "steps", "Attempts at once in all runs, one user's at most nine "
+            "tenths of them (of ten or more); further ones wait.", values.whole(1, 10_000)),
     Setting("max_parallel_steps_per_run", "steps", "Attempts at once in one run; further ones wait.",
             values.whole(1, 10_000)),
-    Setting("max_steps", "steps", "Steps of one definition; a larger one is refused with 400.",
+    Setting("max_steps", "steps", "Steps of a definition that is sent; a larger one is refused with 400.",
             values.whole(1, 10_000)),
     Setting("max_events_per_run", "events", "Events of one run; at the limit the run fails, with every step "
             "ended.", values.whole(1_000, 100_000_000)),

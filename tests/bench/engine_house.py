@@ -34,7 +34,7 @@ class House:
         self._ids = count()
         self._ended: Ended = {}
         steps: dict[str, Step] = {"wait": Wait()}
-        parse = partial(parse_definition, kinds=steps, steps_max=1_000)
+        parse = partial(parse_definition, kinds=steps)
         self._repository = Repository(self._log, parse, lambda: time.time_ns() // 1_000_000)
         self._supervisor = Supervisor(
             log=self._log, repository=self._repository, steps=steps, unfinished={}, position=0, anonymous="anonymous",

@@ -65,7 +65,7 @@ class House:
         self.log = log
         self.kind = kind
         self.steps = {"scripted": kind}
-        parse = partial(parse_definition, kinds=self.steps, steps_max=1000)
+        parse = partial(parse_definition, kinds=self.steps)
         self.repository = Repository(log, parse, now_ms=lambda: int(time.time() * 1000))
         self.bounds = {
             "runs_max": 100, "parallel_steps_max": 100, "parallel_steps_per_run_max": 100,

@@ -298,6 +298,7 @@ async def test_a_damaged_event_of_one_run_does_not_stop_the_others(tmp_path):
     db.close()
     log = SqliteLog.open(path)
     h = house(log)
-    async with h.engine():
+    async with h.engine() as supervisor:
         assert (await h.ended("r2"))[-1].payload.status == "success"
+        assert supervisor.left_out == 1
     await log.close()

@@ -41,7 +41,7 @@ def runs_of(lines: Iterable[bytes]) -> dict[str, list[bytes]]:
 def fold(lines: Iterable[bytes]) -> dict[str, Run]:
     """Return each run as its events leave it."""
     kinds = registry(commands=frozenset({"*"}), http_allow=(), output_bytes_max=1024 * 1024)
-    parse = partial(parse_definition, kinds=kinds, steps_max=1_000)
+    parse = partial(parse_definition, kinds=kinds)
     found = {}
     for run_id, stored in runs_of(lines).items():
         header, *rest = map(decode_event, stored)
