@@ -156,14 +156,6 @@ class KeyFile:
             raise Unauthenticated(_BAD_KEY)
         return _grant(key)
 
-    def grant_of(self, key_id: str, now: float) -> Grant:
-        """Return what the key of that id grants now. Raises Unauthenticated, InvalidInput."""
-        book = self.read()
-        key = book.keys.get(key_id) if book else None
-        if key is None or key.state(now) != "valid":
-            raise Unauthenticated(_BAD_KEY)
-        return _grant(key)
-
     # Changes
 
     def create(
@@ -271,12 +263,18 @@ def _held(fd: int) -> bool:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write ``data`` where a crash leaves either the old file or the new one, readable by its owner alone."""
+    """Write ``data`` where a crash leaves either the old file or the new one, readable by its owner alone.
+
+    From root's hands it is the owner's of the old file, or of the directory: a service must read it.
+    """
     written = path.with_name(f"{path.name}.new")
     written.unlink(missing_ok=True)
     fd = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(fd, "wb") as file:
+            if os.geteuid() == 0:
+                owner = (path if path.exists() else path.absolute().parent).stat()
+                os.fchown(fd, owner.st_uid, owner.st_gid)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

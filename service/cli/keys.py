@@ -69,6 +69,8 @@ def create(name: str, rights: str, expires: int | None, db: Path) -> None:
     key, text = _changed(db, lambda file: file.create(name, wanted, now, expires_at=expires_at))
     until = "" if key.expires_at is None else f", until {_day(key.expires_at)}"
     click.echo(f"key {key.id} for {key.name}: {', '.join(key.rights)}{until}", err=True)
+    if not db.exists():
+        click.echo(f"There is no log {db} yet: the service that is to know this key has to use it.", err=True)
     click.echo(text)
 
 

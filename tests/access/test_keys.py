@@ -39,6 +39,17 @@ def test_a_key_grants_what_it_was_created_for_and_is_not_in_the_file(keys):
     assert keys.path.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes what is not its own")
+@pytest.mark.parametrize("whose", ["the file", "the directory"])
+def test_what_root_changes_stays_its_owners(keys, whose):
+    if whose == "the file":
+        keys.create("ann", ("read",), NOW)
+    os.chown(keys.path if whose == "the file" else keys.path.parent, 65_533, 65_534)
+    keys.create("bob", ("read",), NOW)
+    found = keys.path.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (65_533, 65_534, 0o600)
+
+
 def test_two_keys_of_one_name_are_the_same_person(keys):
     texts = [keys.create("ann", ("read",), NOW)[1] for _ in range(2)]
     assert {keys.grant(text, NOW).name for text in texts} == {"ann"}

@@ -27,6 +27,12 @@ def test_the_key_is_printed_once_on_stdout_alone(server):
     assert "hash" not in shown
 
 
+def test_a_key_beside_no_log_says_so(server):
+    assert "There is no log" in server.tailrace("keys", "create", "ann").stderr
+    server.db.touch()
+    assert "There is no log" not in server.tailrace("keys", "create", "ann").stderr
+
+
 def test_without_keys_the_list_is_empty(server):
     assert json.loads(server.tailrace("keys", "list", "-o", "json").stdout) == []
     assert not server.db.with_name("tailrace.db.keys").exists()
