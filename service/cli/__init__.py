@@ -1,6 +1,6 @@
-"""The command line: ``serve`` runs the service, the other verbs are clients of its public API.
+"""The command line: ``serve`` runs the service; ``keys``, ``verify``, ``doctor``, ``health`` look after it.
 
-Client verbs import nothing of the service, so that they start at once.
+The other verbs are clients of its public API, and import nothing of the service, so that they start at once.
 """
 
 import sys
@@ -29,13 +29,18 @@ class Tailrace(click.RichGroup):
         try:
             return super().invoke(ctx)
         except Refused as error:
-            _complain(str(error), *(f"  {pointer or '/'}: {message}" for pointer, message in error.faults))
+            faults = (f"  {pointer or '/'}: {message}" for pointer, message in error.faults)
+            _complain(str(error) + _later(error), *faults)
             ctx.exit(REFUSED)
         except ClientError as error:
-            _complain(str(error))
+            _complain(str(error) + _later(error))
             ctx.exit(UNREACHABLE)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
+
+
+def _later(error: ClientError) -> str:
+    return "" if error.retry_after_s is None else f" Try again in {error.retry_after_s:g} s."
 
 
 def _complain(line: str, *more: str) -> None:
@@ -47,9 +52,10 @@ def _complain(line: str, *more: str) -> None:
 def tailrace() -> None:
     """Run workflows, and watch any run from its first event on.
 
-    Exit codes: 0 done, or the run succeeded; 1 the run failed, or serve could not start; 2 the command is
-    wrong, or the service refused it; 3 the run was cancelled; 4 no service answers, or it cannot work, or
-    what it sent is not whole; 130 interrupted.
+    Exit codes: 0 done, or the run succeeded; 1 the run failed, serve could not start, or what backup,
+    verify, doctor, health or keys looked at is not as it should be; 2 the command is wrong, or the service
+    refused it; 3 the run was cancelled; 4 no service answers (health: 1), or it cannot work, or what it sent
+    is not whole; 130 interrupted.
     """
 
 

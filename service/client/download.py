@@ -29,7 +29,7 @@ async def download(address: Address, method: str, target: str, accept: str) -> A
         pieces = _pieces(reader, chunked=headers.get("transfer-encoding", "").lower() == "chunked")
         if status >= 400:
             body = b"".join([piece async for piece in pieces])
-            raise refusal(status, reason, body[:PROBLEM_BYTES_MAX])
+            raise refusal(status, reason, body[:PROBLEM_BYTES_MAX], headers.get("retry-after"))
         rest = b""
         async for piece in pieces:
             *lines, rest = (rest + piece).split(b"\n")

@@ -15,6 +15,7 @@ PREFIX = "/api/v2"
 REQUEST_TIMEOUT_S = 30.0  # for the whole answer
 
 Query = Mapping[str, object]
+Answer = tuple[int, str, dict[str, str], bytes]  # status, its reason, headers, body
 
 
 class Address:
@@ -72,11 +73,11 @@ async def request(address: Address, method: str, target: str, body: object = Non
     try:
         async with asyncio.timeout(REQUEST_TIMEOUT_S):
             head = head_of(address, method, target, *fields, f"Content-Length: {len(data)}")
-            status, reason, answer = await _exchange(address, head + data)
+            status, reason, headers, answer = await _exchange(address, head + data)
     except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
         raise Unreachable(f"{address.url} does not answer: {why(error)}") from error
     if status >= 400:
-        raise refusal(status, reason, answer)
+        raise refusal(status, reason, answer, headers.get("retry-after"))
     return answer
 
 
@@ -87,7 +88,7 @@ def head_of(address: Address, method: str, target: str, *fields: str) -> bytes:
     return "\r\n".join([*lines, *fields, "Connection: close", "\r\n"]).encode()
 
 
-async def _exchange(address: Address, sent: bytes) -> tuple[int, str, bytes]:
+async def _exchange(address: Address, sent: bytes) -> Answer:
     reader, writer = await asyncio.open_connection(address.host, address.port, ssl=address.tls)
     try:
         writer.write(sent)
@@ -105,7 +106,7 @@ async def answer_head(reader: StreamReader) -> tuple[int, str, dict[str, str]]:
     return int(status), reason.strip(), {name.lower(): value.strip() for name, _, value in fields}
 
 
-async def _answer(reader: StreamReader) -> tuple[int, str, bytes]:
+async def _answer(reader: StreamReader) -> Answer:
     status, reason, headers = await answer_head(reader)
     if headers.get("transfer-encoding", "").lower() == "chunked":
         body = await _chunks(reader)
@@ -113,7 +114,7 @@ async def _answer(reader: StreamReader) -> tuple[int, str, bytes]:
         body = await reader.readexactly(int(headers["content-length"]))
     else:
         body = await reader.read()
-    return status, reason, body
+    return status, reason, headers, body
 
 
 async def _chunks(reader: StreamReader) -> bytes:

@@ -15,8 +15,9 @@ OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0  # nothing is lost when it is over: the service has said all, or we want no more
 FRAME_BYTES_MAX = 1024 * 1024  # an event is smaller: an append takes 768 KiB
 RETRY_AFTER_MAX_S = 60.0
-COME_BACK_STATUSES = (408, 429, 502, 503, 504)
-COME_BACK_CODES = (1000, 1001, 1005, 1006, 1011, 1012, 1013, 4408, 4429)  # 1000 ends nothing: stream.end does
+COME_BACK_STATUSES = (408, 429, 502, 503, 504)  # not 500, which says that an event is damaged
+# 1000 ends nothing: stream.end does
+COME_BACK_CODES = (1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014, 4408, 4429)
 
 
 class _Connecting(connect):
@@ -146,11 +147,12 @@ def _denied(error: Exception) -> tuple[str, float]:
     if not isinstance(error, InvalidStatus):
         return why(error), 0.0
     response = error.response
-    problem = refusal(response.status_code, response.reason_phrase, bytes(response.body))
+    problem = refusal(
+        response.status_code,
+        response.reason_phrase,
+        bytes(response.body),
+        response.headers.get("Retry-After"),
+    )
     if response.status_code not in COME_BACK_STATUSES:
         raise problem from error
-    try:
-        wait_s = float(response.headers.get("Retry-After", "0"))
-    except ValueError:  # the other form of the header is a date
-        wait_s = 0.0
-    return str(problem), min(max(0.0, wait_s), RETRY_AFTER_MAX_S)
+    return str(problem), min(problem.retry_after_s or 0.0, RETRY_AFTER_MAX_S)

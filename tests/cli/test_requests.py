@@ -156,3 +156,23 @@ def test_an_address(url, host, stream):
     address = Address(url)
     assert address.authority == host
     assert address.websocket("/x", {"after": 3, "types": None}) == stream
+
+
+@pytest.mark.parametrize(
+    ("said", "later_s"),
+    [
+        ("60", 60.0),
+        ("0.5", 0.5),
+        ("-1", None),
+        ("inf", None),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+        (None, None),
+    ],
+)
+@pytest.mark.parametrize(("status", "kind"), [("429 Too Many Requests", Refused), ("503 Busy", Unreachable)])
+async def test_when_to_ask_again_is_told(status, kind, said, later_s):
+    header = "" if said is None else f"Retry-After: {said}\r\n"
+    async with answers(f"HTTP/1.1 {status}\r\n{header}Content-Length: 0\r\n\r\n".encode()) as (client, _):
+        with pytest.raises(kind) as caught:
+            await client.execute("w")
+        assert caught.value.retry_after_s == later_s

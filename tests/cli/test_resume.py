@@ -18,7 +18,7 @@ async def seqs(watch: Watch) -> list[int]:
         return [event.seq async for event in watch]
 
 
-@pytest.mark.parametrize("code", [1000, 1001, 1005, 1011, 1012, 1013, 4408, 4429])
+@pytest.mark.parametrize("code", [1000, 1001, 1005, 1011, 1012, 1013, 1014, 4408, 4429])
 async def test_a_close_before_the_runs_end_is_followed(code):
     first = closes(1, 2, code=code, reason="" if code == 1005 else "later")
     async with scripted(first, ends(3)) as script:

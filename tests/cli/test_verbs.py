@@ -164,6 +164,16 @@ def test_no_service_exits_4(verb):
     assert re.fullmatch(r"tailrace: http://127\.0\.0\.1:9 does not answer: .*refused.*\n", result.err)
 
 
+def test_one_who_asks_too_often_is_told_when_to_come_back(tmp_path, monkeypatch):
+    with Server(tmp_path, TAILRACE_MAX_EXECUTES_PER_MINUTE=1) as server:
+        monkeypatch.setenv("TAILRACE_KEY", server.create_key("ann", "run,write,read"))
+        path = written(tmp_path, CHATTY)
+        assert tailrace(server.url, "run", path).code == 0
+        result = tailrace(server.url, "run", path)
+    assert result.code == 2
+    assert re.search(r"within a minute\. Try again in \d+ s\.$", result.err.strip()), result
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
