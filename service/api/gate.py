@@ -21,6 +21,10 @@ from service.errors import Throttled, Unauthenticated
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
+_CORS_HEADERS = (
+    b"authorization", b"content-type", b"idempotency-key", b"last-event-id", b"traceparent", b"tracestate",
+    b"x-request-id",
+)  # fmt: skip
 _CORS = [(b"vary", b"origin"), (b"access-control-expose-headers", b"location, retry-after, x-request-id")]
 
 _diagnostics = structlog.get_logger("tailrace.http")
@@ -184,10 +188,7 @@ async def _preflight(send: Send) -> None:
     """Answer a browser that asks, for an origin we know, what it may send."""
     headers = [
         (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, DELETE"),
-        (
-            b"access-control-allow-headers",
-            b"authorization, content-type, idempotency-key, last-event-id, traceparent",
-        ),
+        (b"access-control-allow-headers", b", ".join(_CORS_HEADERS)),
         (b"access-control-max-age", b"600"),
     ]
     await send({"type": "http.response.start", "status": 204, "headers": headers})
