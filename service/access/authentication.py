@@ -41,12 +41,6 @@ class Authentication:
         self._book()
         return self._required
 
-    @property
-    def fault(self) -> str | None:
-        """Return why the keys cannot be read at present, None if they can."""
-        self._book()
-        return self._fault
-
     def bearer(self, text: str) -> Grant:
         """Return what a key or a token grants. Raises Unauthenticated."""
         if not text.startswith(KEY_PREFIX):

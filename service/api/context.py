@@ -1,4 +1,4 @@
-"""What the routes work with: built once by app.py, found in the request."""
+"""What the routes work with: built once by front.py, found in the request."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

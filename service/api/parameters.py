@@ -6,8 +6,9 @@ from msgspec import Struct
 
 from service.api.filters import LEVELS
 from service.api.requests import LIMIT_DEFAULT, LIMIT_MAX
-from service.api.runs import KEY_LENGTH_MAX, STATUSES
+from service.api.runs import KEY_LENGTH_MAX
 from service.domain.trace import TRACESTATE_BYTES_MAX
+from service.projection import STATUSES
 
 Schema = dict[str, Any]
 

@@ -55,7 +55,7 @@ class Problem(Struct, frozen=True):
 
     @property
     def close_code(self) -> int:
-        """Return the WebSocket close code that stands for this status (product.md §2)."""
+        """Return the WebSocket close code that stands for this status."""
         return self.close or {500: 1011, 503: 1013}.get(self.status, 4000 + self.status)
 
     def reason(self) -> str:

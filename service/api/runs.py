@@ -32,12 +32,11 @@ from service.api.tracing import Headers, traced
 from service.domain.events import RUN_INPUT_BYTES_MAX, RunStart
 from service.domain.variables import check_variables
 from service.errors import Conflict, Fault, InvalidInput, LogUnavailable, NotFound
-from service.projection import RunCursor, RunFilter
+from service.projection import STATUSES, RunCursor, RunFilter
 from service.repository import RunHeader, Workflow, request_hash
 
 KEY_LENGTH_MAX = 255  # characters of an Idempotency-Key
 REASON_LENGTH_MAX = 1_024  # characters
-STATUSES = ("queued", "running", "success", "failed", "cancelled")
 
 _KEY_NAMESPACE = UUID("6f0b6a50-7d0c-5e43-9b8e-3d1f2f6c9a11")
 

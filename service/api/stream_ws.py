@@ -30,7 +30,7 @@ _diagnostics = structlog.get_logger("tailrace.stream")
 
 
 class Close(Struct, frozen=True):
-    """How a connection ends: a close code (product.md §2) and at most 123 bytes of reason."""
+    """How a connection ends: a close code (asyncapi.py tells them) and at most 123 bytes of reason."""
 
     code: int
     reason: str

@@ -69,8 +69,6 @@ class Copy:
 
     def __init__(self, path: Path) -> None:
         self.position = 0  # of the last event that is stored: where an interrupted copy goes on
-        self.streams = 0
-        self.bytes = 0
         self._append: list[Recorded] = []  # the events of an append that has not come to its end
         self._appends: list[Append] = []
         self._ends: list[Appended] = []  # what the store must answer to them
@@ -119,7 +117,6 @@ class Copy:
         new = [NewEvent(event.type, event.data) for event in events]
         self._appends.append(Append(last.stream, new, events[0].seq - 1, size))
         self._ends.append(Appended(last.seq, last.position, last.chain))
-        self.streams += events[0].seq == 0
         self._waiting_bytes += size
         if self._waiting_bytes >= COMMIT_BYTES or len(self._appends) >= COMMIT_BYTES // 1024:
             self._commit()
@@ -139,7 +136,6 @@ class Copy:
             if done.answer != end:
                 raise _fault(append, end, done.answer)
         self.position = ends[-1].position
-        self.bytes += self._waiting_bytes
         self._waiting_bytes = 0
 
 

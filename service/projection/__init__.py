@@ -4,11 +4,20 @@ Follows the log like anyone else. Losing the views file loses nothing but the ti
 """
 
 from service.projection.projections import Lag, Making, Projections
-from service.projection.reads import RunCursor, RunDetail, RunFilter, RunSummary, StepRow, VariableRow
+from service.projection.reads import (
+    STATUSES,
+    RunCursor,
+    RunDetail,
+    RunFilter,
+    RunSummary,
+    StepRow,
+    VariableRow,
+)
 from service.projection.unfinished import Unfinished
 from service.projection.workflows import WorkflowSummary
 
 __all__ = [
+    "STATUSES",
     "Lag",
     "Making",
     "Projections",
