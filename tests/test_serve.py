@@ -56,7 +56,7 @@ def test_a_run_from_create_to_its_end(tmp_path):
         assert run["context"]["outputs"]["say"]["stdout"].strip() == "hello"
         assert server.stop() == 0
         assert [line for line in lines(server) if line["level"] != "info"] == []
-        (listening,) = (line for line in lines(server) if line["event"] == "listening")
+        (listening,) = (line for line in lines(server) if line["message"] == "listening")
         assert listening["sqlite"] == sqlite3.sqlite_version
 
 
