@@ -8,10 +8,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from service.domain.definition import StepSpec
 from service.domain.events import (
     MESSAGE_BYTES_MAX,
+    UNENCODABLE,
     VALUE_BYTES_MAX,
     Error,
     Level,
@@ -21,6 +23,7 @@ from service.domain.events import (
     StepLog,
     StepStart,
     VariableChange,
+    encode_sorted,
     encode_value,
     format_time,
 )
@@ -28,6 +31,7 @@ from service.domain.expressions import MISSING
 from service.domain.retry import retry_delay_ms
 from service.domain.run import CANCELLED, Ending, Run, StepState
 
+ERROR_CHARS_MAX = 2_000  # of an error's message; what a program prints is in its own lines
 INTERRUPTIONS_MAX = 5  # a step that takes the process down with it is not tried for ever
 
 Json = dict[str, Any]
@@ -99,7 +103,7 @@ def finish(run: Run, step_id: str, ended: Ended, *, now_ms: int) -> list[Payload
         if fault is None:
             return [*changes, _complete(state, "success", now_ms, output=ended.recorded)]
         ended = Ended("failed", {}, {}, fault)
-    error = ended.error or Error(ended.status, f"The attempt ended as {ended.status}.")
+    error = _told(ended.error or Error(ended.status, f"The attempt ended as {ended.status}."))
     retry_at = None if run.ending is not None else _retry_at_ms(run, state, ended, now_ms)
     if retry_at is not None:
         return [_try_again(state, ended, error, retry_at, now_ms)]
@@ -144,14 +148,26 @@ def seal(run: Run, *, now_ms: int) -> list[Payload]:
 def log_line(step_id: str, level: Level, message: str, now_ms: int) -> StepLog:
     """Return a line of a step; what is longer than ``MESSAGE_BYTES_MAX`` is cut and says so."""
     timestamp = format_time(now_ms)
-    if not message.isascii():  # text from outside may hold lone surrogates, which have no JSON form
-        message = message.encode(errors="replace").decode()
+    message = _as_text(message)
     if len(message) * 4 > MESSAGE_BYTES_MAX:
         raw = message.encode(errors="replace")
         if len(raw) > MESSAGE_BYTES_MAX:
             cut = raw[:MESSAGE_BYTES_MAX].decode(errors="ignore")
             return StepLog(step_id, level, cut, timestamp, truncated=True, bytes=len(raw))
     return StepLog(step_id, level, message, timestamp)
+
+
+def _as_text(message: str) -> str:
+    """Return what can be recorded of ``message``: from outside it may hold what has no JSON form."""
+    return message if message.isascii() else message.encode(errors="replace").decode()
+
+
+def _told(error: Error) -> Error:
+    """Return ``error`` as it can be recorded: it may hold what came from outside, of any length."""
+    message = _as_text(error.message)
+    if len(message) > ERROR_CHARS_MAX:
+        message = f"{message[:ERROR_CHARS_MAX]}…"
+    return error if message == error.message else replace(error, message=message)
 
 
 def _startable(run: Run, now_ms: int) -> list[str]:
@@ -235,10 +251,13 @@ def _changes(run: Run, spec: StepSpec, document: Json, now_ms: int) -> list[Payl
 
 
 def _same(old: Any, new: Any) -> bool:
-    """JSON equality: 1, 1.0 and true differ, as they do in the bytes that a reader compares."""
+    """JSON equality: objects have no order; 1, 1.0 and true differ, as in bytes that a reader compares."""
     if isinstance(old, str) and isinstance(new, str):
         return old == new
-    return encode_value(old) == encode_value(new)
+    try:
+        return encode_sorted(old) == encode_sorted(new)
+    except UNENCODABLE:
+        return False  # and the change to it will be refused
 
 
 def _unrecordable(changes: list[Payload], recorded: Json) -> Error | None:
@@ -251,6 +270,6 @@ def _unrecordable(changes: list[Payload], recorded: Json) -> Error | None:
                 )
         if len(encode_value(recorded)) > VALUE_BYTES_MAX:
             return Error("output_too_large", f"The output is over {VALUE_BYTES_MAX} bytes.")
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+    except UNENCODABLE as error:
         return Error("output_unencodable", f"The output has no JSON form: {error}")
     return None

@@ -207,7 +207,11 @@ class _StoredEnvelope(Struct, frozen=True, rename="camel"):
     workflow_id: str = ""
 
 
+# What encoding raises for a value that has no JSON form, or is nested too deeply for it.
+UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
+
 _encoder = msgspec.json.Encoder()
+_sorting = msgspec.json.Encoder(order="sorted")
 _decoder = msgspec.json.Decoder(_StoredEnvelope)
 _payload_decoders = {name: msgspec.json.Decoder(payload) for name, payload in PAYLOADS.items()}
 
@@ -258,6 +262,11 @@ def started_by(data: bytes) -> str | None:
 def encode_value(value: object) -> bytes:
     """Return any JSON value in its compact form, as it stands inside an event."""
     return _encoder.encode(value)
+
+
+def encode_sorted(value: object) -> bytes:
+    """Return any JSON value with the keys of its objects sorted: equal for equal values."""
+    return _sorting.encode(value)
 
 
 @lru_cache(maxsize=64)  # the events of one moment share it

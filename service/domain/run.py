@@ -24,7 +24,8 @@ RunPhase = Literal["queued", "running", "success", "failed", "cancelled"]
 
 CANCELLED = "cancelled"  # the error code of steps that a user's cancel ended
 TOO_MANY_EVENTS = "too_many_events"
-ENDING_CODES = frozenset({CANCELLED, TOO_MANY_EVENTS, "aborted", "run_timeout"})
+INTERNAL_ERROR = "internal_error"
+ENDING_CODES = frozenset({CANCELLED, TOO_MANY_EVENTS, INTERNAL_ERROR, "aborted", "run_timeout"})
 
 
 class StepState(Struct):

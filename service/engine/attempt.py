@@ -9,8 +9,9 @@ import structlog
 
 from service.domain.decide import Ended
 from service.domain.definition import StepSpec
-from service.domain.events import Error, Level
+from service.domain.events import UNENCODABLE, Error, Level
 from service.domain.expressions import ExpressionFailed
+from service.domain.run import INTERNAL_ERROR
 from service.engine.secrets import Masking
 from service.steps import Attempt, Outcome, Step
 
@@ -39,16 +40,16 @@ async def perform(
     async def say_masked(level: Level, lines: Sequence[str]) -> None:
         await say(level, [masking.mask(line) for line in lines] if masking.values else lines)
 
-    try:
-        config = spec.config.render(root)
-    except ExpressionFailed as failure:
-        return _failed(failure.code, masking.mask(str(failure)))
-    attempt = Attempt(config, number, f"{run_id}/{spec.id}", elapsed_ms, say_masked, trace)
     timeout_s = None if spec.timeout_ms is None else spec.timeout_ms / 1000
     limit = asyncio.timeout(timeout_s)
     try:
+        config = spec.config.render(root)
         async with limit:
-            outcome = await step.run(attempt)
+            outcome = await step.run(
+                Attempt(config, number, f"{run_id}/{spec.id}", elapsed_ms, say_masked, trace)
+            )
+    except ExpressionFailed as failure:
+        return _failed(failure.code, masking.mask(str(failure)))
     except TimeoutError as error:
         if limit.expired():
             return _failed("timeout", f"Not done within {timeout_s:g} s.", status_timeout=True)
@@ -63,7 +64,7 @@ def _ended(outcome: Outcome, masking: Masking) -> Ended:
     try:
         if masking.holds(outcome.document) or (recorded is not outcome.document and masking.holds(recorded)):
             return _failed("secret_in_output", "The result holds a declared secret and was not recorded.")
-    except (TypeError, ValueError, OverflowError, RecursionError):
+    except UNENCODABLE:
         return _failed("output_unencodable", "The result has no JSON form.")
     return Ended(outcome.status, outcome.document, recorded, masking.mask_error(outcome.error))
 
@@ -75,4 +76,4 @@ def _failed(code: str, message: str, *, status_timeout: bool = False) -> Ended:
 def _fault_of_ours(error: Exception, run_id: str, spec: StepSpec, masking: Masking) -> Ended:
     told = masking.mask("".join(format_exception(error)).strip())
     diagnostics.error("step type raised", run_id=run_id, step_id=spec.id, type=spec.type, exception=told)
-    return _failed("internal_error", f"The step type {spec.type} failed: {type(error).__name__}.")
+    return _failed(INTERNAL_ERROR, f"The step type {spec.type} failed: {type(error).__name__}.")

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Mapping
+from traceback import format_exception
 
 import structlog
 from msgspec import MsgspecError, UnsetType
 
-from service.domain.events import CancelRequested, RunStart, decode_event, started_by
+from service.domain.events import CancelRequested, Error, RunStart, decode_event, started_by
+from service.domain.run import INTERNAL_ERROR, Ending
 from service.engine.inbox import CancelWished
 from service.engine.meter import Meter
 from service.engine.places import Places, User
@@ -20,6 +22,9 @@ from service.steps import Step
 
 FOLLOWED = (RunStart.type, CancelRequested.type)
 RETRY_S = 1.0
+FAULT_OF_OURS = Ending(
+    "failed", Error(INTERNAL_ERROR, "The service failed at this run; its diagnostics say why.")
+)
 
 diagnostics = structlog.get_logger("tailrace.engine")
 
@@ -158,18 +163,34 @@ class Supervisor:
 
     async def _carry(self, group: asyncio.TaskGroup, run_id: str) -> None:
         try:
-            runner = await self._load(run_id)
-            if runner is not None:
-                await runner.carry()
-        except (Damaged, InvalidInput) as error:
-            diagnostics.error("run cannot be taken up", run_id=run_id, reason=str(error))
-            self._left_out.add(run_id)
+            await self._carry_to_its_end(run_id)
         finally:
             del self._alive[run_id]
             self._waiting.end(run_id)
             if not self._alive:
                 self._none_alive.set()
         self._fill(group)
+
+    async def _carry_to_its_end(self, run_id: str) -> None:
+        """Carry a run; where that fails by a fault of ours, let the run fail.
+
+        Whatever is the matter with one run, it is not the end of the others.
+        """
+        for ending in (None, FAULT_OF_OURS):
+            try:
+                runner = await self._load(run_id)
+                if runner is not None:
+                    runner.run.ending = runner.run.ending or ending
+                    await runner.carry()
+            except (Damaged, InvalidInput) as error:
+                diagnostics.error("run cannot be taken up", run_id=run_id, reason=str(error))
+                break
+            except Exception as error:  # noqa: BLE001
+                told = "".join(format_exception(error)).strip()
+                diagnostics.error("run met a fault of ours", run_id=run_id, exception=told)
+            else:
+                return
+        self._left_out.add(run_id)
 
     async def _load(self, run_id: str) -> Runner | None:
         """Return the run's runner, with the wish that may wait for it; None if the run is over."""

@@ -181,7 +181,9 @@ async def test_a_missing_value_fails_the_step_with_its_path_and_a_missing_output
 
 async def test_an_unchanged_variable_is_no_event():
     steps = [step("a", gives={"x": 1}, output={"v": "x"}), step("b", gives={"x": 1.0}, output={"w": "x"})]
-    events = await run(steps, variables={"v": 1, "w": 1})
+    steps.append(step("c", gives={"x": {"b": [{"d": 2, "c": 1}], "a": 1}}, output={"o": "x"}))
+    variables = {"v": 1, "w": 1, "o": {"a": 1, "b": [{"c": 1, "d": 2}]}}
+    events = await run(steps, variables=variables)
     assert [(c.var_name, c.change_type) for c in of(events, VariableChange)] == [("w", "update")]
 
 
@@ -192,13 +194,22 @@ async def test_what_is_too_large_or_has_no_json_form_fails_its_step():
     async def surrogate(attempt):
         return Outcome("success", {"x": "\ud800"})
 
+    async def said(attempt):
+        return Outcome("failed", {}, error=Error("broken", "\ud800 broke."))
+
     events = await run(
         [step("big", gives={"x": "y" * 70_000}, onError="continue"), step("odd", do="odd", onError="continue"),
-         step("sur", do="surrogate", onError="continue")],
-        scripts={"odd": odd, "surrogate": surrogate},
+         step("sur", do="surrogate", onError="continue"),
+         step("new", do="surrogate", output={"v": "x"}, onError="continue"),
+         step("said", do="said", onError="continue")],
+        scripts={"odd": odd, "surrogate": surrogate, "said": said},
+        variables={"v": 1},
     )  # fmt: skip
     codes = {p.step_id: p.error.code for p in of(events, StepComplete)}
-    assert codes == {"big": "output_too_large", "odd": "output_unencodable", "sur": "output_unencodable"}
+    assert codes == {
+        "big": "output_too_large", "odd": "output_unencodable", "sur": "output_unencodable",
+        "new": "output_unencodable", "said": "broken",
+    }  # fmt: skip
 
 
 async def test_a_large_document_is_mapped_while_it_is_there():

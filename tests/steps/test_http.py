@@ -56,6 +56,39 @@ async def test_text_keeps_its_charset(upstream: Upstream) -> None:
 
 
 @pytest.mark.parametrize(
+    ("charset", "body", "text"),
+    [
+        ("Shift_JIS", "日本".encode("shift_jis"), "日本"),
+        ("utf-16", "grün".encode("utf-16"), "grün"),
+        ("windows-1252", b"\x80\x81", "€\ufffd"),
+        ("unicode_escape", b"\\ud800", "\\ud800"),
+        ("punycode", b"a" * 100 + "ü".encode(), "a" * 100 + "ü"),
+        ("idna", b"xn--a", "xn--a"),
+        ("undefined", b"a", "a"),
+        ("zip", b"a", "a"),
+        ("no-such-charset", "ü".encode(), "ü"),
+    ],
+)
+async def test_a_charset_is_one_that_the_web_has_or_utf_8(
+    upstream: Upstream, charset: str, body: bytes, text: str
+) -> None:
+    query = {"charset": charset, "hex": body.hex()}
+    outcome = await upstream.run({"url": upstream.url("/text"), "query": query})
+    assert outcome.document["response"]["body"] == text
+
+
+@pytest.mark.parametrize("levels", [1, 199, 200, 201, 50_000])
+async def test_json_that_is_nested_too_deeply_is_text(upstream: Upstream, levels: int) -> None:
+    for body in ("[" * levels + "]" * levels, '{"a":' * levels + '"[[["' + "}" * levels):
+        outcome = await upstream.run({"url": upstream.url("/json"), "method": "POST", "body": body})
+        got = outcome.document["response"]["body"]
+        assert (got == body) if levels > 200 else isinstance(got, list | dict)
+    wide = "[" + ",".join(["[[]]"] * 1_000) + "]"
+    outcome = await upstream.run({"url": upstream.url("/json"), "method": "POST", "body": wide})
+    assert len(outcome.document["response"]["body"]) == 1_000
+
+
+@pytest.mark.parametrize(
     ("config", "body", "content_type"),
     [
         ({"json": {"a": [1, None, "ü"]}}, '{"a":[1,null,"ü"]}', "application/json"),

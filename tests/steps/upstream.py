@@ -67,6 +67,9 @@ class Upstream:
                 return web.Response(
                     body="grün".encode("latin-1"), headers={"content-type": "text/plain; charset=latin-1"}
                 )
+            case "/text":
+                kind = f"text/plain; charset={query['charset']}"
+                return web.Response(body=bytes.fromhex(query["hex"]), headers={"content-type": kind})
             case "/cookie":
                 return web.Response(text="c", headers={"Set-Cookie": "a=1"})
             case "/bomb":
