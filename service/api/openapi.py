@@ -199,4 +199,4 @@ async def document() -> Response[bytes]:
 @get("/schema", opt=needs(PUBLIC))
 async def page() -> Response[bytes]:
     """Return the document as a page to read: no script, nothing from elsewhere."""
-    return Response(PAGE, media_type="text/html; charset=utf-8", headers=page_headers(PAGE))
+    return Response(PAGE, media_type="text/html", headers=page_headers(PAGE))

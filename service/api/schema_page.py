@@ -1,6 +1,7 @@
 """The OpenAPI document as one HTML page: plain to read, and it loads nothing."""
 
 import json
+import re
 from collections.abc import Iterator
 from html import escape
 from typing import Any
@@ -10,8 +11,10 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 details { border: 1px solid #8884; border-radius: 6px; margin: .5rem 0; padding: .4rem .8rem }
 summary { cursor: pointer } code, pre { font: 14px/1.4 ui-monospace, monospace }
 pre { overflow-x: auto; background: #8881; padding: .6rem }
-td { padding: .2rem .8rem .2rem 0; vertical-align: top }
+code { overflow-wrap: anywhere } table { width: 100%; border-collapse: collapse } h3 { margin: 1rem 0 .3rem }
+th, td { padding: .2rem .8rem .2rem 0; vertical-align: top; text-align: left }
 b { display: inline-block; min-width: 4.5rem } :root { color-scheme: light dark }
+@media (max-width: 40rem) { thead { display: none } td { display: block } td:last-child { padding-bottom: .8rem } }
 """
 
 
@@ -20,7 +23,9 @@ def page_of(document: dict[str, Any]) -> bytes:
     info = document["info"]
     title = f"{escape(info['title'])} {escape(info['version'])}"
     parts = [
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>",
+        "<!doctype html><html lang=en><meta charset=utf-8>",
+        '<meta name=viewport content="width=device-width, initial-scale=1"><link rel=icon href="data:,">',
+        f"<title>{title}</title><style>{_STYLE}</style>",
         f"<h1>{title}</h1><p>{escape(info['description'])} ",
         "<a href=/schema/openapi.json>openapi.json</a> · ",
         "<a href=/schema/asyncapi.json>asyncapi.json</a>: the stream's messages and close codes</p>",
@@ -41,20 +46,26 @@ def page_of(document: dict[str, Any]) -> bytes:
 def _operation(method: str, path: str, operation: dict[str, Any], document: dict[str, Any]) -> str:
     parts = [
         f"<details><summary><b>{method.upper()}</b> <code>{escape(path)}</code><br>",
-        f"{escape(operation['summary'])}</summary>",
+        f"{_text(operation['summary'])}</summary>",
     ]
     if parameters := operation.get("parameters"):
-        parts.append("<h4>Parameters</h4><table>")
+        parts.append(f"<h3>Parameters</h3>{_table('name', 'what it is', 'schema')}")
         parts += [
             f"<tr><td><code>{escape(parameter['name'])}</code> ({parameter['in']})"
-            f"<td>{escape(parameter.get('description', ''))}"
+            f"<td>{_text(parameter.get('description', ''))}"
             f"<td><code>{escape(json.dumps(parameter['schema']))}</code>"
             for parameter in parameters
         ]
         parts.append("</table>")
     if "requestBody" in operation:
-        parts += ["<h4>Body</h4>", _json(operation["requestBody"]["content"]["application/json"]["schema"])]
-    return "".join([*parts, "<h4>Answers</h4><table>", *_answers(operation, document), "</table></details>"])
+        parts += ["<h3>Body</h3>", _json(operation["requestBody"]["content"]["application/json"]["schema"])]
+    answers = f"<h3>Answers</h3>{_table('status', 'when', 'content')}"
+    return "".join([*parts, answers, *_answers(operation, document), "</table></details>"])
+
+
+def _table(*columns: str) -> str:
+    cells = "".join(f"<th scope=col>{column}" for column in columns)
+    return f"<table><thead><tr>{cells}<tbody>"
 
 
 def _answers(operation: dict[str, Any], document: dict[str, Any]) -> Iterator[str]:
@@ -66,7 +77,12 @@ def _answers(operation: dict[str, Any], document: dict[str, Any]) -> Iterator[st
             f"<code>{escape(media_type)}</code> {_name(content['schema'])} "
             for media_type, content in found.get("content", {}).items()
         )
-        yield f"<tr><td><code>{status}</code><td>{escape(found['description'])}<td>{kinds}"
+        yield f"<tr><td><code>{status}</code><td>{_text(found['description'])}<td>{kinds}"
+
+
+def _text(markdown: str) -> str:
+    """Return a description of the document: its only markup is code, in two backticks."""
+    return re.sub(r"``(.+?)``", r"<code>\1</code>", escape(markdown))
 
 
 def _name(schema: dict[str, Any]) -> str:

@@ -50,4 +50,4 @@ def _hashes(page: bytes, tag: bytes) -> list[str]:
 @get("/login", opt=needs(PUBLIC))
 async def login() -> Response[bytes]:
     """Return the page where a person logs in with a key."""
-    return Response(LOGIN, media_type="text/html; charset=utf-8", headers=page_headers(LOGIN))
+    return Response(LOGIN, media_type="text/html", headers=page_headers(LOGIN))

@@ -1,5 +1,7 @@
 """Origins that are nearly ours, or nearly one that was named; and names that somebody else makes lead here."""
 
+import re
+
 import pytest
 from playwright.sync_api import sync_playwright
 from websockets.exceptions import InvalidStatus
@@ -110,7 +112,10 @@ def test_a_name_that_is_made_to_lead_here_reaches_nothing(server):
 
 @pytest.mark.parametrize("path", ["/schema", "/login"])
 def test_a_page_of_ours_runs_nothing_of_others_and_is_framed_by_nobody(server, path):
-    headers = server.get(path).headers
+    answer = server.get(path)
+    headers = answer.headers
+    assert headers["content-type"] == "text/html; charset=utf-8"
+    assert re.search(rb'<meta name="?viewport"? content="width=device-width', answer.body), "for phones"
     policy = headers["content-security-policy"]
     assert policy.startswith("default-src 'none'")
     assert "frame-ancestors 'none'" in policy
