@@ -11,6 +11,7 @@ import sys
 import uuid
 from argparse import ArgumentParser
 from collections.abc import Callable
+from datetime import UTC, datetime
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ RUNS_AHEAD_MAX = 40  # unfinished runs beyond which no more are started
 CANCELS = 0.15  # of the runs, some moment after they were accepted
 CANCEL_AFTER_S = (0.0, 0.5)
 UP_S = (0.05, 0.6)  # how long the service lives in one cycle
+RESUMED_WITHIN_S = 10.0  # promise 4: of a ready service, for each run that was not over
 MARK = "TAILRACE_TEST_MARK"  # an argument of every command: whoever carries it after the end is an orphan
 
 DEFINITION = {
@@ -154,6 +156,7 @@ async def cycles_under_load(
     server.start()
     server.create("kill", definition)
     load = Load(server, seed)
+    ended_at = ready_at = datetime.now(UTC)
     async with asyncio.TaskGroup() as group:
         for _ in range(STARTERS):
             group.create_task(load.start_runs())
@@ -162,9 +165,12 @@ async def cycles_under_load(
         for _ in range(cycles):
             await asyncio.sleep(load.random.uniform(*UP_S))
             await asyncio.to_thread(end, server)
+            ended_at = datetime.now(UTC)
             await asyncio.to_thread(server.start)
+            ready_at = datetime.now(UTC)
         load.running = False
-    faults = load.order_faults + _compare(server, load, ends)
+    faults, resumed_s = _compare(server, load, ends, ended_at, ready_at)
+    faults += load.order_faults
     exit_code = server.stop()
     if exit_code != 0:
         faults.append(f"the last orderly stop exited {exit_code}")
@@ -175,23 +181,51 @@ async def cycles_under_load(
         "events": sum(len(frames) for frames in load.accepted.values()),
         "connections": load.connections,
         "cancels": len(load.cancels),
+        "resumed_within_ms": round(resumed_s * 1000),
         "faults": len(faults),
     }
     return faults, figures
 
 
-def _compare(server: Server, load: Load, ends: set[str]) -> list[str]:
-    faults = []
+def _compare(
+    server: Server, load: Load, ends: set[str], ended_at: datetime, ready_at: datetime
+) -> tuple[list[str], float]:
+    """Return the faults, and the longest that a run had to wait after the last start to be taken up."""
+    faults, resumed_s = [], 0.0
     for run_id, frames in load.accepted.items():
         run = server.run(run_id)
         if run["status"] not in ends:
             faults.append(f"{run_id} is {run['status']}: {run['error']}")
         events = _stored(server, run_id)
         faults += faults_of_history(run_id, events) + faults_of_frames(run_id, frames, events)
-    listed = server.get("/api/v2/workflows/runs?limit=1").json
-    if "total" in listed and listed["total"] < len(load.accepted):
-        faults.append(f"{listed['total']} runs are listed, {len(load.accepted)} were accepted")
-    return faults
+        waited_s = _waited_s(events, ended_at, ready_at)
+        if waited_s > RESUMED_WITHIN_S:
+            faults.append(f"{run_id} was taken up {waited_s:.1f} s after the service was ready")
+        resumed_s = max(resumed_s, waited_s)
+    missing = set(load.accepted) - _listed(server)
+    faults += [f"{run_id} was accepted and is not listed" for run_id in sorted(missing)]
+    return faults, resumed_s
+
+
+def _waited_s(events: list[bytes], ended_at: datetime, ready_at: datetime) -> float:
+    """Return how long a ready service left a run alone that it found unfinished; 0 for any other run."""
+    times = [datetime.fromisoformat(json.loads(event)["timestamp"]) for event in events]
+    after = [moment for moment in times if moment > ended_at]
+    found = bool(after) and len(after) < len(times)
+    return max(0.0, (after[0] - ready_at).total_seconds()) if found else 0.0
+
+
+def _listed(server: Server) -> set[str]:
+    """Return the ids of all runs that the lists have, page by page."""
+    found: set[str] = set()
+    path = "/api/v2/workflows/runs?limit=100"
+    cursor = ""
+    while True:
+        page = server.get(path + cursor).json
+        found |= {run["runId"] for run in page["data"]}
+        if page["nextCursor"] is None:
+            return found
+        cursor = f"&cursor={page['nextCursor']}"
 
 
 def _stored(server: Server, run_id: str) -> list[bytes]:
