@@ -4,6 +4,7 @@
 
 import asyncio
 import secrets
+from functools import partial
 from http import HTTPStatus
 from typing import Any, ClassVar, cast
 
@@ -85,6 +86,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
+        if cycle.scope["http_version"] < "1.1":
+            app = partial(_without_chunks, app, cycle, self.outgoing)
         super()._start_asgi_task(cycle, app)
 
     def handle_websocket_upgrade(self) -> None:
@@ -211,3 +214,30 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
         else:
             super().shutdown()
+
+
+async def _without_chunks(
+    app: Any, cycle: RequestResponseCycle, outgoing: Outgoing, scope: Any, receive: Any, _send: Any
+) -> None:
+    """Answer HTTP/1.0, which knows no chunks (RFC 9112 §6.1): what tells no length ends with the connection.
+
+    So nothing but a reset tells such a client that the answer is not whole.
+    """
+    cycle.keep_alive = False
+    endless = False
+
+    async def send(message: Any) -> None:
+        nonlocal endless
+        if message["type"] == "http.response.start":
+            endless = not any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+            if endless:
+                cycle.chunked_encoding = False  # uvicorn chooses only while it is None
+        elif endless:
+            cycle.expected_content_length = len(message.get("body", b""))  # each piece is what it was to be
+        await cycle.send(message)
+
+    try:
+        await app(scope, receive, send)
+    finally:
+        if endless and not cycle.response_complete and not cycle.disconnected:
+            outgoing.cut_off()

@@ -72,6 +72,10 @@ class Service:
             await send({"type": "http.response.start", "status": 204, "headers": []})
             await send({"type": "http.response.body", "body": b""})
             return
+        if scope["path"] == "/torn":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"half", "more_body": True})
+            return
         run_id = scope["path"].removeprefix(PREFIX).removesuffix("/stream")
         await self.endpoint({**scope, "path_params": {"run_id": run_id}}, receive, send)
 
