@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from service.wire.connections import Connections
+from service.wire.handshake import VERSION, fault_of
 from service.wire.outgoing import CHECKS_PER_TIMEOUT, EXTENSION, STALLED, Outgoing
 from service.wire.rounds import rounds
 
@@ -23,6 +24,14 @@ REQUEST_TIMEOUT_S = 60.0  # to the end of its body
 PIPELINED_REQUESTS_MAX = 16
 CLOSE_TIMEOUT_S = 5.0  # a client that takes nothing for so long after the end is cut off
 CHECK_INTERVAL_MAX_S = 2.5
+
+REFUSED_WITH = {  # instead of no more than connection: close
+    HTTPStatus.METHOD_NOT_ALLOWED: b"allow: GET\r\nconnection: close\r\n",
+    HTTPStatus.UPGRADE_REQUIRED: (
+        b"upgrade: websocket\r\nsec-websocket-version: %b\r\nconnection: close, upgrade\r\n" % VERSION
+    ),
+    HTTPStatus.TOO_MANY_REQUESTS: b"retry-after: 5\r\nconnection: close\r\n",
+}
 
 
 class RequestTooLargeError(Exception):
@@ -94,6 +103,10 @@ class HttpProtocol(HttpToolsProtocol):
         if self.parser.get_http_version() != "1.1":
             self._refuse(HTTPStatus.BAD_REQUEST, "A WebSocket needs HTTP/1.1.")
             return
+        fault = fault_of(self.scope["method"], self.url, self.headers)
+        if fault is not None:
+            self._refuse(*fault)
+            return
         self._stop_checking()
         self._leave()
         super().handle_websocket_upgrade()
@@ -161,12 +174,9 @@ class HttpProtocol(HttpToolsProtocol):
         problem = {"type": "about:blank", "title": status.phrase, "status": status.value}
         body = msgspec.json.encode(problem | ({"detail": detail} if detail else {}))
         request_id = secrets.token_hex(8)
-        head = (
-            b"content-type: application/problem+json\r\ncontent-length: %d\r\nx-request-id: %s\r\n"
-            b"%sconnection: close\r\n\r\n"
-        )
-        later = b"retry-after: 5\r\n" if status == HTTPStatus.TOO_MANY_REQUESTS else b""
-        self.transport.write(STATUS_LINE[status] + head % (len(body), request_id.encode(), later) + body)
+        head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nx-request-id: %s\r\n%s\r\n"
+        more = REFUSED_WITH.get(status, b"connection: close\r\n")
+        self.transport.write(STATUS_LINE[status] + head % (len(body), request_id.encode(), more) + body)
         self.transport.close()
         self.refused(status.value, self.client[0] if self.client else "", request_id)
 
