@@ -1,6 +1,5 @@
 """A service that others can reach: what it wants decided first, TLS of its own, and what a session is then."""
 
-import datetime as dt
 import http.client
 import json
 import os
@@ -10,17 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from websockets.sync.client import connect
 
 from service.access import EVERYTHING, Authentication, KeyFile
 from service.errors import Unauthenticated
 from service.front import authentication_of
 from service.ops.settings import Settings
+from tests.certificate import self_signed
 from tests.server import ROOT, Server
 
 W = "/api/v2/workflows"
@@ -64,24 +59,7 @@ def test_half_of_tls_and_a_certificate_that_is_none_are_refused(tmp_path):
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory) -> Path:
     """A certificate of localhost, signed by itself, with its key in the same file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = dt.datetime.now(dt.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=2))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    path.write_bytes(made.public_bytes(Encoding.PEM) + private)
-    return path
+    return self_signed(tmp_path_factory.mktemp("tls"))
 
 
 class TlsServer(Server):

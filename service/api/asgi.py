@@ -3,6 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import parse_qsl
 
 from service.api.problems import MEDIA_TYPE, Problem
 
@@ -39,8 +40,9 @@ def forget_request(scope: Scope) -> None:
 
 def may_close(scope: Scope, problem: Problem) -> bool:
     """Tell whether a WebSocket is refused by a close code: for web pages, which cannot see a status."""
-    asked = scope["type"] == "websocket" and b"errors=close" in scope["query_string"].split(b"&")
-    return asked and problem.status in CLOSING_STATUSES
+    if scope["type"] != "websocket" or problem.status not in CLOSING_STATUSES:
+        return False
+    return ("errors", "close") in parse_qsl(scope["query_string"].decode("latin-1"))
 
 
 def subprotocol(scope: Scope) -> str | None:

@@ -4,6 +4,7 @@
 
 import asyncio
 import secrets
+from functools import partial
 from http import HTTPStatus
 from typing import Any, ClassVar, cast
 
@@ -13,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from service.wire.connections import Connections
+from service.wire.handshake import VERSION, fault_of
 from service.wire.outgoing import CHECKS_PER_TIMEOUT, EXTENSION, STALLED, Outgoing
 from service.wire.rounds import rounds
 
@@ -22,6 +24,14 @@ REQUEST_TIMEOUT_S = 60.0  # to the end of its body
 PIPELINED_REQUESTS_MAX = 16
 CLOSE_TIMEOUT_S = 5.0  # a client that takes nothing for so long after the end is cut off
 CHECK_INTERVAL_MAX_S = 2.5
+
+REFUSED_WITH = {  # instead of no more than connection: close
+    HTTPStatus.METHOD_NOT_ALLOWED: b"allow: GET\r\nconnection: close\r\n",
+    HTTPStatus.UPGRADE_REQUIRED: (
+        b"upgrade: websocket\r\nsec-websocket-version: %b\r\nconnection: close, upgrade\r\n" % VERSION
+    ),
+    HTTPStatus.TOO_MANY_REQUESTS: b"retry-after: 5\r\nconnection: close\r\n",
+}
 
 
 class RequestTooLargeError(Exception):
@@ -85,11 +95,17 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
+        if cycle.scope["http_version"] < "1.1":
+            app = partial(_without_chunks, app, cycle, self.outgoing)
         super()._start_asgi_task(cycle, app)
 
     def handle_websocket_upgrade(self) -> None:
         if self.parser.get_http_version() != "1.1":
             self._refuse(HTTPStatus.BAD_REQUEST, "A WebSocket needs HTTP/1.1.")
+            return
+        fault = fault_of(self.scope["method"], self.url, self.headers)
+        if fault is not None:
+            self._refuse(*fault)
             return
         self._stop_checking()
         self._leave()
@@ -158,12 +174,9 @@ class HttpProtocol(HttpToolsProtocol):
         problem = {"type": "about:blank", "title": status.phrase, "status": status.value}
         body = msgspec.json.encode(problem | ({"detail": detail} if detail else {}))
         request_id = secrets.token_hex(8)
-        head = (
-            b"content-type: application/problem+json\r\ncontent-length: %d\r\nx-request-id: %s\r\n"
-            b"%sconnection: close\r\n\r\n"
-        )
-        later = b"retry-after: 5\r\n" if status == HTTPStatus.TOO_MANY_REQUESTS else b""
-        self.transport.write(STATUS_LINE[status] + head % (len(body), request_id.encode(), later) + body)
+        head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nx-request-id: %s\r\n%s\r\n"
+        more = REFUSED_WITH.get(status, b"connection: close\r\n")
+        self.transport.write(STATUS_LINE[status] + head % (len(body), request_id.encode(), more) + body)
         self.transport.close()
         self.refused(status.value, self.client[0] if self.client else "", request_id)
 
@@ -211,3 +224,30 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
         else:
             super().shutdown()
+
+
+async def _without_chunks(
+    app: Any, cycle: RequestResponseCycle, outgoing: Outgoing, scope: Any, receive: Any, _send: Any
+) -> None:
+    """Answer HTTP/1.0, which knows no chunks (RFC 9112 §6.1): what tells no length ends with the connection.
+
+    So nothing but a reset tells such a client that the answer is not whole.
+    """
+    cycle.keep_alive = False
+    endless = False
+
+    async def send(message: Any) -> None:
+        nonlocal endless
+        if message["type"] == "http.response.start":
+            endless = not any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+            if endless:
+                cycle.chunked_encoding = False  # uvicorn chooses only while it is None
+        elif endless:
+            cycle.expected_content_length = len(message.get("body", b""))  # each piece is what it was to be
+        await cycle.send(message)
+
+    try:
+        await app(scope, receive, send)
+    finally:
+        if endless and not cycle.response_complete and not cycle.disconnected:
+            outgoing.cut_off()

@@ -122,9 +122,12 @@ class StreamProtocol(WebSocketsSansIOProtocol):
             return
         for start in range(0, len(data), FEED_BYTES_MAX):
             if self.conn.parser_exc is not None:
-                return
+                break
             super().data_received(data[start : start + FEED_BYTES_MAX])
-        if self.conn.handshake_exc is not None and not self.handshake_complete:
+        if self.conn.parser_exc is not None:
+            if self.conn.answered(data):  # nothing of it is under way: the end of the socket is no reset
+                self.transport.close()
+        elif self.conn.handshake_exc is not None and not self.handshake_complete:
             self._refuse_handshake()
         elif self._conn is not None and self._conn.between_messages:
             self._conn = None

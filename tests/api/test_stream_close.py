@@ -58,7 +58,29 @@ async def test_the_last_event_id_is_refused_so_too(running):
     assert got == (4400, "/headers/last-event-id must be a seq")
 
 
-@pytest.mark.parametrize("query", ["?after=17", "?after=17&errors=closed", "?after=17&xerrors=close"])
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ("after=17&errors=%63lose", 4409),
+        ("after=17&%65rrors=close", 4409),
+        ("%65%72%72ors=clos%65&after=17", 4409),
+        ("after=%ff&errors=close", 4400),
+    ],
+)
+async def test_the_wish_is_read_as_any_parameter(running, query, code):
+    assert (await closed(running.url(query=f"?{query}")))[0] == code
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "?after=17",
+        "?after=17&errors=closed",
+        "?after=17&xerrors=close",
+        "?after=17&errors%3Dclose",
+        "?after=%ff",
+    ],
+)
 async def test_without_the_wish_it_stays_a_status(running, query):
     with pytest.raises(InvalidStatus) as refused:
         await connect(running.url(query=query))

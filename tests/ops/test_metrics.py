@@ -238,7 +238,12 @@ def test_requests_by_the_template_of_their_route_never_by_their_path(server):
 
 
 @pytest.mark.parametrize(
-    ("sent", "status"), [(b"BAD\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nX: " + b"x" * 70_000, 431)]
+    ("sent", "status"),
+    [
+        (b"BAD\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 70_000, 431),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", 426),
+    ],
 )
 def test_what_is_no_request_is_counted_and_told_with_its_address_and_id(server, sent, status):
     before = scrape(server)

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -33,8 +34,9 @@ class QuickHttpProtocol(HttpProtocol):
 class Service:
     """The stream of a MemoryLog on a free loopback port."""
 
-    def __init__(self, *, preframed: bool = True, log=None, **options) -> None:
+    def __init__(self, *, preframed: bool = True, log=None, certificate=None, **options) -> None:
         self.log = log or MemoryLog()
+        self.trust = certificate and ssl.create_default_context(cafile=certificate)
         bounds = {name: options.pop(name) for name in list(options) if name in StreamBounds.__struct_fields__}
         self.options = {
             "bounds": StreamBounds(**{"watchers_max": 100, "watchers_per_run_max": 50} | bounds)
@@ -47,11 +49,12 @@ class Service:
             interface="asgi3",
             loop=options.pop("loop", "uvloop"),
             http=options.pop("http", QuickHttpProtocol),
-            ws=QuickStreamProtocol if preframed else "websockets-sansio",
+            ws=options.pop("ws", QuickStreamProtocol) if preframed else "websockets-sansio",
             ws_per_message_deflate=False,
             lifespan="off",
             log_level="warning",
             timeout_graceful_shutdown=10,
+            ssl_certfile=certificate,
             **options,
         )
         self.server = uvicorn.Server(self.config)
@@ -68,6 +71,10 @@ class Service:
         if scope["path"] in {"/echo", "/slurp"}:
             await send({"type": "http.response.start", "status": 204, "headers": []})
             await send({"type": "http.response.body", "body": b""})
+            return
+        if scope["path"] == "/torn":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"half", "more_body": True})
             return
         run_id = scope["path"].removeprefix(PREFIX).removesuffix("/stream")
         await self.endpoint({**scope, "path_params": {"run_id": run_id}}, receive, send)
@@ -112,7 +119,7 @@ class Service:
             client.setsockopt(socket.SOL_SOCKET, getattr(socket, name), value)
         client.settimeout(20)
         client.connect(("127.0.0.1", self.port))
-        return client
+        return self.trust.wrap_socket(client, server_hostname="localhost") if self.trust else client
 
     # A run, event by event
 

@@ -7,7 +7,7 @@ import pytest
 from websockets.http11 import Request
 from websockets.protocol import CONNECTING, OPEN
 
-from service.wire.connection import Connection
+from service.wire.connection import Connection, ends_with_close
 from tests.wire.server import UPGRADE, client_frame
 
 LOGGER = logging.getLogger("tests.wire")
@@ -97,3 +97,50 @@ def test_it_is_never_again_once_it_closes():
     one.send_close(1000)
     one.data_to_send()
     assert not one.between_messages
+
+
+CLOSED = [
+    client_frame(CLOSE, b""),
+    client_frame(CLOSE, (1009).to_bytes(2, "big")),
+    client_frame(CLOSE, (1000).to_bytes(2, "big") + b"x" * 123),
+    b"\x88\x82mask" + bytes(a ^ b for a, b in zip((1009).to_bytes(2, "big"), b"ma", strict=True)),
+    b"\x88\x00",
+    b"\x88\x02" + (1009).to_bytes(2, "big"),
+]
+
+
+@pytest.mark.parametrize("close", CLOSED)
+@pytest.mark.parametrize("before", [b"", b"x" * 500, b"\x88", CLOSED[1], b"\x88\x88\x85"])
+def test_after_a_failure_it_knows_the_answer_to_its_close_in_any_pieces(before, close):
+    said = before + close
+    for at in range(len(said)):
+        one = connection()
+        one.fail(1009)
+        assert not one.answered(said[:at]) or said[:at] == before
+        assert one.answered(said[at:])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"\x88",
+        b"\x88\x80",
+        b"\x88\x80abc",
+        client_frame(CLOSE, b"x"),
+        client_frame(CLOSE, (1001).to_bytes(2, "big")),
+        client_frame(CLOSE, b"x" * 126),
+        client_frame(CLOSE, b"")[:-1],
+        client_frame(CLOSE, b"") + b"x",
+        client_frame(TEXT, b""),
+    ],
+)
+def test_nothing_else_is_an_answer(said):
+    one = connection()
+    one.fail(1009)
+    assert not one.answered(said)
+
+
+def test_hardly_any_other_bytes_look_like_an_answer():
+    chance = random.Random(1)
+    assert sum(ends_with_close(chance.randbytes(400), {1000, 1009}) for _ in range(5_000)) <= 2

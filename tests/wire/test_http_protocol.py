@@ -1,6 +1,7 @@
 """The HTTP protocol: requests that never end or are too large, readers that never read, orderly shutdowns."""
 
 import asyncio
+import re
 import time
 
 import pytest
@@ -101,6 +102,45 @@ async def test_a_kept_connection_serves_again_and_expires_in_mid_request(running
             assert status(read_head(client)) == 204
         client.sendall(ECHO)
         assert status(await asyncio.to_thread(read_all, client)) == 408
+
+
+async def test_http_1_0_gets_no_chunks_and_the_answer_ends_with_the_connection(running):
+    await running.write_run(300, run_id="old", size=2_000)
+    with running.connect(SO_RCVBUF=4096) as client:
+        path = f"{PREFIX}old/stream"
+        client.sendall(
+            f"GET {path} HTTP/1.0\r\nAccept: application/x-ndjson\r\nConnection: keep-alive\r\n\r\n".encode()
+        )
+        head = read_head(client).lower()
+        body = await asyncio.to_thread(read_all, client)
+    assert status(head) == 200
+    assert b"\r\nconnection: close\r\n" in head
+    assert b"\r\ntransfer-encoding:" not in head
+    assert body.splitlines() == await running.stored("old")
+    assert body.endswith(b"\n")
+
+
+@pytest.mark.parametrize(
+    "request_line", ["GET /echo", "HEAD /echo", f"HEAD {PREFIX}unknown/stream", f"GET {PREFIX}unknown/stream"]
+)
+async def test_what_tells_its_length_or_has_no_body_is_for_http_1_0_as_for_1_1(running, request_line):
+    answers = []
+    for version in ("1.0", "1.1"):
+        with running.connect() as client:
+            client.sendall(f"{request_line} HTTP/{version}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            head = re.sub(rb"\r\ndate: [^\r]+", b"", read_head(client))
+            body = await asyncio.to_thread(read_all, client)
+        length = re.search(rb"content-length: (\d+)", head)
+        assert len(body) == (int(length[1]) if length and request_line.startswith("GET") else 0)
+        answers.append((head, body))
+    assert answers[0] == answers[1]
+
+
+async def test_http_1_0_sees_that_an_answer_is_not_whole(running):
+    with running.connect() as client:
+        client.sendall(b"GET /torn HTTP/1.0\r\n\r\n")
+        with pytest.raises(ConnectionResetError):
+            await asyncio.to_thread(read_all, client)
 
 
 async def test_too_many_pipelined_requests_are_cut_off(running):

@@ -2,9 +2,11 @@
 
 import asyncio
 from importlib.metadata import version
+from inspect import signature
 
 import pytest
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 from websockets.server import ServerProtocol
 
@@ -60,9 +62,16 @@ async def test_every_attribute_has_its_slot():
     assert vars(made) == {}, "uvicorn has new ones: every connection has a dict again"
 
 
+def test_what_an_answer_without_chunks_sets_exists_in_uvicorn():
+    made = RequestResponseCycle(**dict.fromkeys(list(signature(RequestResponseCycle).parameters)))
+    assert made.chunked_encoding is None
+    used = {"chunked_encoding", "disconnected", "expected_content_length", "keep_alive", "response_complete"}
+    assert used <= set(vars(made))
+
+
 def test_what_connection_changes_exists_in_websockets():
     base = Connection.__mro__[1]
     assert base is ServerProtocol
     assert {"receive_data", "recv_frame", "send_response"} <= set(dir(base))
-    assert {"current_size", "events", "reader", "writes"} <= set(vars(base()))
+    assert {"close_sent", "current_size", "events", "parser_exc", "reader", "writes"} <= set(vars(base()))
     assert "buffer" in vars(base().reader)

@@ -10,7 +10,6 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.wire.server import (
-    PREFIX,
     START,
     client_frame,
     close_of,
@@ -97,27 +96,6 @@ async def test_a_refused_client_reads_why_even_with_bytes_of_its_own_under_way(r
     for _ in range(50):
         client.sendall(b"y" * 1000)
     assert heard(client)[1] == (1009, "frame with 5000 bytes exceeds limit of 4096 bytes")
-
-
-@pytest.mark.parametrize(
-    "request_",
-    [
-        b"POST %b HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
-        b"GET %b HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
-        b"GET %b HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nX: "
-        + b"x" * 9000
-        + b"\r\n\r\n",
-        b"GET %b HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        + b"X: x\r\n" * 200
-        + b"\r\n",
-    ],
-    ids=["post", "no-key", "long-header", "many-headers"],
-)
-def test_a_bad_handshake_is_answered_and_over(running, request_):
-    with running.connect() as client:
-        client.sendall(request_ % (PREFIX + "r/stream").encode())
-        answer = read_all(client)
-    assert answer == b"" or 400 <= int(answer.split()[1]) < 500
 
 
 async def test_the_answer_and_the_first_events_travel_in_one_write(running):
