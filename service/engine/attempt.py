@@ -43,7 +43,7 @@ async def perform(
         config = spec.config.render(root)
     except ExpressionFailed as failure:
         return _failed(failure.code, masking.mask(str(failure)))
-    attempt = Attempt(config, number, f"{run_id}/{spec.id}", elapsed_ms, say_masked, trace)
+    attempt = Attempt(config, number, f"{run_id}/{spec.id}", elapsed_ms, say_masked, trace, spec.timeout_ms)
     timeout_s = None if spec.timeout_ms is None else spec.timeout_ms / 1000
     limit = asyncio.timeout(timeout_s)
     try:
