@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import rich_click as click
 
-from service.cli.text import event_line, run_lines, run_table, status_text, table
+from service.cli.text import event_line, run_lines, run_table, status_text, workflow_table
 from service.client import Client, segment
 
 STATUS_CODES = {"success": 0, "failed": 1, "cancelled": 3}
@@ -138,7 +138,10 @@ async def watch(run_id: str, after: int | None, client: Client, output: str) -> 
 
 async def _look_for(client: Client, run_id: str, after: int | None) -> None:
     """Ask for the run once: a person who mistyped something should know at once, not after all attempts."""
-    await client.get(f"/workflows/runs/{segment(run_id)}/events", after=after, limit=1)
+    query = {"after": after, "limit": 1}
+    client.document(
+        await client.request("GET", f"/workflows/runs/{segment(run_id)}/events", query=query), "data"
+    )
 
 
 async def _watch(client: Client, run_id: str, after: int | None, output: str) -> int:
@@ -171,15 +174,12 @@ async def ls(
         path = "/workflows/runs"
     query = {"workflowId": workflow_id, "status": status, "limit": limit}
     answer = await client.request("GET", path, query=query)
+    page = client.document(answer, "data", "nextCursor")
     if output == "json":
         click.echo(answer)
         return
-    page = json.loads(answer)
-    if what == "runs":
-        lines = run_table(page["data"])
-    else:
-        rows = [(row["workflowId"], str(row["version"]), row["name"] or "") for row in page["data"]]
-        lines = table(("WORKFLOW", "VERSION", "NAME"), rows)
+    with client.understood():
+        lines = run_table(page["data"]) if what == "runs" else workflow_table(page["data"])
     click.echo("\n".join(lines))
     if page["nextCursor"] is not None:
         click.echo("There are more; --limit shows them.", err=True)
@@ -192,10 +192,14 @@ async def show(run_id: str, client: Client, output: str) -> None:
     """Show a run as it is now: its status, its variables, its steps."""
     path = f"/workflows/runs/{segment(run_id)}"
     answer = await client.request("GET", path)
+    run = client.document(answer, "runId", "status")
     if output == "json":
         click.echo(answer)
         return
-    click.echo("\n".join(run_lines(json.loads(answer), (await client.get(f"{path}/steps"))["data"])))
+    steps = await client.get(f"{path}/steps")
+    with client.understood():
+        lines = run_lines(run, steps["data"])
+    click.echo("\n".join(lines))
 
 
 @click.command()
