@@ -182,7 +182,10 @@ async def ls(
         lines = run_table(page["data"]) if what == "runs" else workflow_table(page["data"])
     click.echo("\n".join(lines))
     if page["nextCursor"] is not None:
-        click.echo("There are more; --limit shows them.", err=True)
+        way = "--limit shows them"
+        if limit == PAGE_ROWS:
+            way = f"GET /api/v2{path} goes on with cursor={page['nextCursor']}"
+        click.echo(f"There are more; {way}.", err=True)
 
 
 @click.command()

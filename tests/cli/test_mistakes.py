@@ -74,3 +74,18 @@ def test_nor_is_one_that_speaks_no_websocket(verb):
     with answering(200, b'{"data":[]}') as url:
         result = tailrace(url, verb, "r")
     assert (result.code, result.err) == (4, f"tailrace: what answers at {url} is not Tailrace (200 OK)\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("ls", "There are more; --limit shows them."),
+        ("ls --limit 999", "There are more; --limit shows them."),
+        ("ls --limit 1000", "There are more; GET /api/v2/workflows/runs goes on with cursor=x.y."),
+        ("ls workflows --limit 1000", "There are more; GET /api/v2/workflows goes on with cursor=x.y."),
+    ],
+)
+def test_a_list_says_how_to_see_more(words, said):
+    with answering(200, b'{"data":[],"nextCursor":"x.y"}') as url:
+        result = tailrace(url, *words.split())
+    assert (result.code, result.err) == (0, f"{said}\n")
