@@ -58,7 +58,9 @@ class Address:
 
 
 def segment(text: str) -> str:
-    """Return ``text`` as one segment of a path."""
+    """Return ``text`` as one segment of a path. Raises ValueError for none: the path would be another one."""
+    if not text:
+        raise ValueError("an id has at least one character")
     return quote(text, safe="")
 
 

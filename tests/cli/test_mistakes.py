@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.cli.test_verbs import Result, tailrace
+from tests.cli.test_verbs import Result, tailrace, written
 
 FLOW = {"workflowId": "w", "definition": {"steps": {"a": {"type": "wait", "config": {"duration": 1}}}}}
+NOWHERE = "http://127.0.0.1:9"
 
 
 @contextmanager
@@ -74,6 +75,40 @@ def test_nor_is_one_that_speaks_no_websocket(verb):
     with answering(200, b'{"data":[]}') as url:
         result = tailrace(url, verb, "r")
     assert (result.code, result.err) == (4, f"tailrace: what answers at {url} is not Tailrace (200 OK)\n")
+
+
+NUMBERS = [
+    ("1e400", "1e400 is too large a number"),
+    ("-1e400", "-1e400 is too large a number"),
+    ('{"deep": [1e999]}', "1e999 is too large a number"),
+    ("9" * 5_000, "a number of 5000 digits is too large"),
+    ("[" * 100_000, "is nested too deeply"),
+]
+
+
+def said_by(result: Result) -> str:
+    assert (result.code, result.out) == (2, ""), result
+    assert "Traceback" not in result.err
+    return " ".join(word for word in result.err.split() if word != "│")
+
+
+@pytest.mark.parametrize(("text", "said"), NUMBERS, ids=range(len(NUMBERS)))
+def test_a_number_that_no_service_takes_is_named(text, said, tmp_path):
+    assert f"x: {said}" in said_by(tailrace(NOWHERE, "run", written(tmp_path, FLOW), "--var", f"x={text}"))
+    path = tmp_path / "f.json"
+    path.write_text(f'{{"steps": {text}}}')
+    assert f"f.json: {said}" in said_by(tailrace(NOWHERE, "run", path))
+
+
+def test_a_file_with_a_number_that_json_does_not_have_is_not_json():
+    assert "is not JSON: NaN is no number in JSON" in said_by(
+        tailrace(NOWHERE, "run", "-", stdin='{"a": NaN}')
+    )
+
+
+@pytest.mark.parametrize("verb", ["show", "watch", "history", "cancel", "ls --workflow"])
+def test_an_empty_id_is_refused(verb):
+    assert "an id has at least one character" in said_by(tailrace(NOWHERE, *verb.split(), ""))
 
 
 @pytest.mark.parametrize(

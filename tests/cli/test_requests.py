@@ -145,6 +145,15 @@ async def test_who_answers_in_another_way_is_not_the_service(answer, said):
             assert str(caught.value).endswith(f" ({said})")
 
 
+async def test_nobody_has_an_empty_id():
+    client = Client()
+    for ask in (client.execute, client.cancel):
+        with pytest.raises(ValueError, match="at least one character"):
+            await ask("")
+    with pytest.raises(ValueError, match="at least one character"):
+        client.watch("")
+
+
 async def test_what_json_cannot_say_is_not_sent():
     async with answers(b"") as (client, asked):
         with pytest.raises(ValueError, match="not JSON compliant"):
