@@ -65,6 +65,11 @@ def public_paths() -> frozenset[tuple[str, str]]:
 
 _diagnostics = structlog.get_logger("tailrace.http")
 
+# Of no route: then litestar tells all that a path has, of which it tells some when OPTIONS is asked of it.
+_NO_METHOD = "no method"
+# uvicorn sends the head of the answer to a GET, without its body
+_ASKED_AS = {"HEAD": "GET", "OPTIONS": _NO_METHOD}
+
 
 def api(context: Context, stream: App) -> App:
     """Return the whole API as one ASGI app; what refuses strangers stands in front of it (gate.py).
@@ -93,8 +98,8 @@ def api(context: Context, stream: App) -> App:
         return routed(scope, receive, send)
 
     async def routed(scope: Scope, receive: Receive, send: Send) -> None:
-        # uvicorn sends the head of the answer to a GET, without its body
-        asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        method = _ASKED_AS.get(scope["method"])
+        asked = scope if method is None else {**scope, "method": method}
         await routes(asked, receive, send)  # type: ignore[arg-type]  # litestar's own mappings
         scope[ROUTE] = asked.get("path_template") or NO_ROUTE
 
@@ -102,6 +107,8 @@ def api(context: Context, stream: App) -> App:
 
 
 def _on_error(request: AnyRequest, error: Exception) -> Response[bytes]:
+    if isinstance(error, MethodNotAllowedException) and request.scope["method"] == _NO_METHOD:
+        return Response(b"", status_code=204, headers={"allow": _allowed(error)})
     problem = _of_litestar(request, error) if isinstance(error, HTTPException) else problem_of(error)
     if problem.status == 500:
         _diagnostics.error("request failed", exc_info=error)
@@ -114,8 +121,12 @@ def _of_litestar(request: AnyRequest, error: HTTPException) -> Problem:
     if isinstance(error, NotFoundException):
         return Problem(404, f"There is nothing at {request.scope['path']}.")
     if isinstance(error, MethodNotAllowedException):
-        methods = (error.headers or {}).get("allow", "").split(", ")
-        allowed = ", ".join(sorted({*methods, "HEAD"} if "GET" in methods else methods))
+        allowed = _allowed(error)
         said = f"{request.scope['method']} is not possible here; possible are {allowed}."
         return Problem(405, said, headers={"allow": allowed})
     return Problem(error.status_code, error.detail)
+
+
+def _allowed(error: MethodNotAllowedException) -> str:
+    methods = (error.headers or {}).get("allow", "").split(", ")
+    return ", ".join(sorted({*methods, "HEAD"} if "GET" in methods else methods))

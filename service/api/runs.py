@@ -29,7 +29,8 @@ from service.api.requests import (
 from service.api.rights import caller, needs, own_run
 from service.api.schemas import Accepted, CancelAccepted, RunPage, StepList, VariableList
 from service.api.tracing import Headers, traced
-from service.domain.events import RUN_INPUT_BYTES_MAX, RunStart
+from service.api.workflows import check_size
+from service.domain.events import RunStart
 from service.domain.variables import check_variables
 from service.errors import Conflict, Fault, InvalidInput, LogUnavailable, NotFound
 from service.projection import STATUSES, RunCursor, RunFilter
@@ -94,10 +95,7 @@ async def _start(
 
 def _run_start(workflow: Workflow, given: dict[str, Any], hash_: str, *, by: str) -> RunStart:
     variables = (workflow.definition.get("variables") or {}) | given
-    size = len(msgspec.json.encode([workflow.definition, variables]))
-    if size > RUN_INPUT_BYTES_MAX:
-        said = f"Definition and variables have {size} bytes together; the limit is {RUN_INPUT_BYTES_MAX}."
-        raise Refused(Problem(413, said))
+    check_size(workflow.definition, variables)
     return RunStart(
         workflow_id=workflow.id,
         workflow_version=workflow.version,

@@ -134,7 +134,7 @@ def check_workflow(document: dict[str, Any], parse: Parse) -> Sent:
     Raises InvalidInput with every fault, Refused (413) for a definition over the limit.
     """
     if "steps" in document and "definition" not in document:
-        _check_size(document)
+        check_size(document)
         parse(document)
         return Sent(None, None, None, document)
     faults = unknown_keys(document, BODY_KEYS)
@@ -150,7 +150,7 @@ def check_workflow(document: dict[str, Any], parse: Parse) -> Sent:
         said = "must be an object" if "definition" in document else "is missing (or send a bare definition)"
         faults.append(Fault("/definition", said))
     else:
-        _check_size(definition)
+        check_size(definition)
         try:
             parse(definition)
         except InvalidInput as error:
@@ -161,8 +161,12 @@ def check_workflow(document: dict[str, Any], parse: Parse) -> Sent:
     return Sent(workflow_id, document.get("name"), document.get("description"), definition)
 
 
-def _check_size(definition: dict[str, Any]) -> None:
-    size = len(msgspec.json.encode(definition))
+def check_size(definition: dict[str, Any], variables: dict[str, Any] | None = None) -> None:
+    """Refuse (413) a definition that is too large, with a run's ``variables``, if any, in place of its own.
+
+    Each variable counts once, so that what can be created can be executed as it is.
+    """
+    size = len(msgspec.json.encode(definition | {"variables": variables} if variables else definition))
     if size > RUN_INPUT_BYTES_MAX:
-        said = f"The definition has {size} bytes; with a run's variables it may have {RUN_INPUT_BYTES_MAX}."
+        said = f"Definition and variables have {size} bytes together; the limit is {RUN_INPUT_BYTES_MAX}."
         raise Refused(Problem(413, said))

@@ -12,7 +12,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, NamedTuple
 
 from service.client.errors import Refused, Unreachable
-from service.client.http import Address, answer_head, head_of, request, why
+from service.client.http import Address, answer_head, head_of, request, understood, why
 from service.ops.doctor import Finding, fail, ok, warn
 from service.ops.settings import is_loopback
 
@@ -60,8 +60,9 @@ async def of_service(address: Address) -> tuple[list[Finding], datetime | None]:
 
 async def _health(address: Address) -> dict[str, str]:
     async with asyncio.timeout(TIMEOUT_S):
-        health: dict[str, str] = json.loads(await request(address, "GET", "/health"))
-        return health
+        answer = await request(address, "GET", "/health")
+    with understood(address):
+        return {"version": str(json.loads(answer)["version"])}
 
 
 def _certificate(address: Address, error: ssl.SSLCertVerificationError) -> Finding:

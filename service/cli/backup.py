@@ -116,12 +116,14 @@ async def _one_connection(copy: "Copy", client: Client, show: Progress, ends: li
     query = {"cursor": copy.position or None, "upto": ends[0] if ends else None}
     async for lines in client.download("POST", "/backups", accept=NDJSON, query=query):
         copy.add(recorded_of(line) for line in lines if line.startswith(EVENT))
-        for line in (lines[0], lines[-1]):
-            if not line.startswith(EVENT) and (end := _told(line)) is not None:
-                ends[:] = [end]
+        with client.understood():
+            for line in (lines[0], lines[-1]):
+                if not line.startswith(EVENT) and (end := _told(line)) is not None:
+                    ends[:] = [end]
+            end_position = ends[0]
         if not lines[-1].startswith(ENDING):
-            show(copy.position, ends[0])
-        elif ends and copy.flush() == ends[0]:
+            show(copy.position, end_position)
+        elif copy.flush() == end_position:
             return
     raise Unreachable("the backup breaks off before its end")
 
@@ -138,8 +140,8 @@ def _told(line: bytes) -> int | None:
         raise (Unreachable if problem["status"] == NOT_NOW else NotWhole)(problem["detail"])
     if "end" in document:
         return None
-    if document.get("format") != FORMAT:
-        raise NotWhole(f"the service speaks format {document.get('format')} of backups, not {FORMAT}")
+    if document["format"] != FORMAT:
+        raise NotWhole(f"the service speaks format {document['format']} of backups, not {FORMAT}")
     return int(document["lastCursor"])
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import re
 import sys
@@ -12,7 +13,7 @@ from typing import Any, BinaryIO
 
 import rich_click as click
 
-from service.cli.text import event_line, run_lines, run_table, status_text, table
+from service.cli.text import event_line, run_lines, run_table, status_text, workflow_table
 from service.client import Client, segment
 
 STATUS_CODES = {"success": 0, "failed": 1, "cancelled": 3}
@@ -49,13 +50,47 @@ class Variable(click.ParamType[tuple[str, Any]]):
         if not name or not equals:
             self.fail(f"{value!r} is not name=value", param, ctx)
         try:
-            return name, json.loads(text, parse_constant=_no_number)
+            return name, _json(text)
+        except OverflowError as error:
+            self.fail(f"{name}: {error}", param, ctx)
         except ValueError:
             return name, text
 
 
+class Id(click.ParamType[str]):
+    """The id of a run or a workflow, of which the service judges all but that it is there."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the id. Fails for an empty one: what it names would be something else."""
+        return str(value) or self.fail("an id has at least one character", param, ctx)
+
+
+def _json(text: str | bytes) -> Any:
+    """Return what ``text`` says. Raises ValueError if it is not JSON, OverflowError if it says too much."""
+    try:
+        return json.loads(text, parse_constant=_no_number, parse_float=_finite, parse_int=_whole)
+    except RecursionError:
+        raise OverflowError("is nested too deeply") from None
+
+
 def _no_number(text: str) -> None:
-    raise ValueError(text)  # NaN and Infinity are not JSON
+    raise ValueError(f"{text} is no number in JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise OverflowError(f"{text} is too large a number")
+    return number
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:  # Python reads no more than 4300 digits
+        raise OverflowError(f"a number of {len(text)} digits is too large") from None
 
 
 def client_verb(work: Work) -> Verb:
@@ -98,8 +133,8 @@ async def run(
     file's name is taken.
     """
     workflow = _workflow_of(file)
-    await client.save(workflow)
-    accepted = await client.execute(str(workflow["workflowId"]), dict(variables))
+    saved = await client.save(workflow)
+    accepted = await client.execute(str(saved["workflowId"]), dict(variables))
     if watching:
         click.echo(f"run {accepted['runId']}", err=True)
         return await _watch(client, accepted["runId"], None, output)
@@ -109,22 +144,24 @@ async def run(
 
 def _workflow_of(file: BinaryIO) -> dict[str, Any]:
     try:
-        document = json.load(file)
+        document = _json(file.read())
+    except OverflowError as error:
+        raise click.BadParameter(f"{file.name}: {error}", param_hint="FILE") from error
     except ValueError as error:
         raise click.BadParameter(f"{file.name} is not JSON: {error}", param_hint="FILE") from error
     if not isinstance(document, dict):
         raise click.BadParameter(f"{file.name} does not hold a JSON object", param_hint="FILE")
     workflow = document if "definition" in document else {"definition": document}
-    if "workflowId" not in workflow:
+    if workflow.get("workflowId") is None:
         stem = "" if file is sys.stdin.buffer else Path(file.name).stem
         if not re.search(r"[A-Za-z0-9]", stem):
             raise click.BadParameter("a workflow from stdin needs a workflowId", param_hint="FILE")
-        workflow = {"workflowId": re.sub(r"[^A-Za-z0-9_-]", "-", stem)[:128], **workflow}
+        workflow = workflow | {"workflowId": re.sub(r"[^A-Za-z0-9_-]", "-", stem)[:128]}
     return workflow
 
 
 @click.command()
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="RUN", type=Id())
 @after_option
 @client_verb
 async def watch(run_id: str, after: int | None, client: Client, output: str) -> int:
@@ -138,7 +175,10 @@ async def watch(run_id: str, after: int | None, client: Client, output: str) -> 
 
 async def _look_for(client: Client, run_id: str, after: int | None) -> None:
     """Ask for the run once: a person who mistyped something should know at once, not after all attempts."""
-    await client.get(f"/workflows/runs/{segment(run_id)}/events", after=after, limit=1)
+    query = {"after": after, "limit": 1}
+    client.document(
+        await client.request("GET", f"/workflows/runs/{segment(run_id)}/events", query=query), "data"
+    )
 
 
 async def _watch(client: Client, run_id: str, after: int | None, output: str) -> int:
@@ -155,7 +195,7 @@ def _say(text: str) -> None:
 
 @click.command()
 @click.argument("what", type=click.Choice(["runs", "workflows"]), default="runs")
-@click.option("--workflow", "workflow_id", metavar="ID", help="Only runs of this workflow.")
+@click.option("--workflow", "workflow_id", metavar="ID", type=Id(), help="Only runs of this workflow.")
 @click.option("--status", metavar="STATUS", help="Only runs in this status.")
 @click.option("--limit", type=click.IntRange(1, PAGE_ROWS), default=50, show_default=True, help="Rows.")
 @client_verb
@@ -171,35 +211,39 @@ async def ls(
         path = "/workflows/runs"
     query = {"workflowId": workflow_id, "status": status, "limit": limit}
     answer = await client.request("GET", path, query=query)
+    page = client.document(answer, "data", "nextCursor")
     if output == "json":
         click.echo(answer)
         return
-    page = json.loads(answer)
-    if what == "runs":
-        lines = run_table(page["data"])
-    else:
-        rows = [(row["workflowId"], str(row["version"]), row["name"] or "") for row in page["data"]]
-        lines = table(("WORKFLOW", "VERSION", "NAME"), rows)
+    with client.understood():
+        lines = run_table(page["data"]) if what == "runs" else workflow_table(page["data"])
     click.echo("\n".join(lines))
     if page["nextCursor"] is not None:
-        click.echo("There are more; --limit shows them.", err=True)
+        way = "--limit shows them"
+        if limit == PAGE_ROWS:
+            way = f"GET /api/v2{path} goes on with cursor={page['nextCursor']}"
+        click.echo(f"There are more; {way}.", err=True)
 
 
 @click.command()
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="RUN", type=Id())
 @client_verb
 async def show(run_id: str, client: Client, output: str) -> None:
     """Show a run as it is now: its status, its variables, its steps."""
     path = f"/workflows/runs/{segment(run_id)}"
     answer = await client.request("GET", path)
+    run = client.document(answer, "runId", "status")
     if output == "json":
         click.echo(answer)
         return
-    click.echo("\n".join(run_lines(json.loads(answer), (await client.get(f"{path}/steps"))["data"])))
+    steps = await client.get(f"{path}/steps")
+    with client.understood():
+        lines = run_lines(run, steps["data"])
+    click.echo("\n".join(lines))
 
 
 @click.command()
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="RUN", type=Id())
 @after_option
 @client_verb
 async def history(run_id: str, after: int | None, client: Client, output: str) -> None:
@@ -210,7 +254,7 @@ async def history(run_id: str, after: int | None, client: Client, output: str) -
 
 
 @click.command()
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="RUN", type=Id())
 @click.option("--reason", help="Why; it is recorded.")
 @client_verb
 async def cancel(run_id: str, reason: str | None, client: Client, output: str) -> None:

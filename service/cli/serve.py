@@ -2,8 +2,15 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from shutil import get_terminal_size
+from textwrap import wrap
 
+import click as plain_click
 import rich_click as click
+
+TABLE_COLUMNS_MIN = 120  # in fewer, and without a terminal, a table would cut the names of settings
+INDENT = " " * 6
 
 
 class Serve(click.RichCommand):
@@ -23,6 +30,28 @@ class Serve(click.RichCommand):
                 for setting in SETTINGS
             ]
         return super().get_params(ctx)
+
+    def get_help(self, ctx: click.Context) -> str:
+        """Return the help: a table where there is room for one, else lines; no setting's name is cut."""
+        columns = get_terminal_size().columns
+        if columns >= TABLE_COLUMNS_MIN:
+            return super().get_help(ctx)
+        formatter = plain_click.HelpFormatter(width=columns)
+        plain_click.Command.format_usage(self, ctx, formatter)
+        plain_click.Command.format_help_text(self, ctx, formatter)
+        return "\n".join([formatter.getvalue(), "Options:", *self._option_lines(ctx, columns)])
+
+    def _option_lines(self, ctx: click.Context, columns: int) -> Iterator[str]:
+        for option in self.get_params(ctx):
+            names, said = option.get_help_record(ctx) or ("", "")
+            said, bracket, setting = said.partition(" [")
+            yield f"  {names}"
+            yield from wrap(
+                said, columns, initial_indent=INDENT, subsequent_indent=INDENT,
+                break_long_words=False, break_on_hyphens=False,
+            )  # fmt: skip
+            if bracket:
+                yield f"{INDENT}[{setting}"
 
 
 @click.command(cls=Serve)

@@ -98,6 +98,12 @@ def run_table(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     return table(("RUN", "WORKFLOW", "STATUS", "STARTED", "DURATION"), rows)
 
 
+def workflow_table(workflows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a list of workflows as aligned lines."""
+    rows = [(each["workflowId"], str(each["version"]), each["name"] or "") for each in workflows]
+    return table(("WORKFLOW", "VERSION", "NAME"), rows)
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return rows as aligned columns under ``head``; words that are a status get its colour."""
     cells = [head, *([plain(cell) for cell in row] for row in rows)]

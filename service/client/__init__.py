@@ -12,11 +12,12 @@ Knows the public API and none of the rooms behind it. What only a watch needs is
 
 import json
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal
 
 from service.client.backoff import Backoff
 from service.client.errors import ClientError, Inconsistent, Refused, Unreachable
-from service.client.http import Address, request, segment
+from service.client.http import Address, request, segment, understood
 from service.client.sequence import Event, Sequence
 
 if TYPE_CHECKING:
@@ -50,12 +51,13 @@ class Client:
     async def save(self, workflow: dict[str, Any]) -> dict[str, Any]:
         """Create ``{workflowId, name?, description?, definition}``, or replace what has its id."""
         try:
-            saved: dict[str, Any] = await self.post("/workflows", workflow)
+            answer = await self.request("POST", "/workflows", body=workflow)
         except Refused as refused:
             if refused.status != CONFLICT:
                 raise
-            saved = await self.put(f"/workflows/{segment(str(workflow['workflowId']))}", workflow)
-        return saved
+            path = f"/workflows/{segment(str(workflow['workflowId']))}"
+            answer = await self.request("PUT", path, body=workflow)
+        return self.document(answer, "workflowId", "version")
 
     async def execute(
         self, workflow_id: str, variables: dict[str, Any] | None = None, *, run_id: str | None = None
@@ -66,14 +68,14 @@ class Client:
         same run.
         """
         body = {"variables": variables or {}, **({} if run_id is None else {"runId": run_id})}
-        accepted: dict[str, Any] = await self.post(f"/workflows/{segment(workflow_id)}/execute", body)
-        return accepted
+        answer = await self.request("POST", f"/workflows/{segment(workflow_id)}/execute", body=body)
+        return self.document(answer, "runId", "status")
 
     async def cancel(self, run_id: str, *, reason: str | None = None) -> dict[str, Any]:
         """Ask for a run to be cancelled; its events tell when it is. Refused (409) once it is over."""
         body = {} if reason is None else {"reason": reason}
-        answer: dict[str, Any] = await self.post(f"/workflows/runs/{segment(run_id)}/cancel", body)
-        return answer
+        answer = await self.request("POST", f"/workflows/runs/{segment(run_id)}/cancel", body=body)
+        return self.document(answer, "runId", "status")
 
     # Events
 
@@ -123,21 +125,33 @@ class Client:
 
     async def get(self, path: str, **query: object) -> Any:
         """Return the JSON document at ``path``."""
-        return json.loads(await self.request("GET", path, query=query))
+        return self._read(await self.request("GET", path, query=query))
 
     async def post(self, path: str, body: object = None) -> Any:
         """Send ``body`` (None: no body) and return the answer."""
-        return json.loads(await self.request("POST", path, body=body) or b"null")
+        return self._read(await self.request("POST", path, body=body) or b"null")
 
     async def put(self, path: str, body: object) -> Any:
         """Replace what is at ``path`` and return the answer."""
-        return json.loads(await self.request("PUT", path, body=body) or b"null")
+        return self._read(await self.request("PUT", path, body=body) or b"null")
 
     async def request(
         self, method: str, path: str, *, body: object = None, query: Mapping[str, object] | None = None
     ) -> bytes:
         """Return the answer to one request as the service sent it; what is None in ``query`` is left out."""
         return await request(self._address, method, self._address.target(path, query or {}), body)
+
+    def document(self, answer: bytes, *members: str) -> dict[str, Any]:
+        """Return the JSON object that is ``answer``. Raises Unreachable where it lacks any of ``members``."""
+        with self.understood():
+            document: dict[str, Any] = json.loads(answer)
+            if missing := set(members).difference(document.keys()):
+                raise LookupError(missing)
+        return document
+
+    def understood(self) -> AbstractContextManager[None]:
+        """Read an answer within: one of another form than the service's raises Unreachable."""
+        return understood(self._address)
 
     def download(
         self, method: str, path: str, *, accept: str, query: Mapping[str, object] | None = None
@@ -146,3 +160,7 @@ class Client:
         from service.client.download import download
 
         return download(self._address, method, self._address.target(path, query or {}), accept)
+
+    def _read(self, answer: bytes) -> Any:
+        with self.understood():
+            return json.loads(answer)

@@ -56,6 +56,11 @@ def refusal(status: int, reason: str, answer: bytes, retry_after: str | None) ->
     return error
 
 
+def stranger(url: str, said: str) -> Unreachable:
+    """Return the error that an answer is which the service never gives; ``said`` tells what came."""
+    return Unreachable(f"what answers at {url} is not Tailrace ({said})")
+
+
 def _seconds(retry_after: str | None) -> float | None:
     try:
         seconds = float(retry_after or "")

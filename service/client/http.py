@@ -6,10 +6,11 @@ import json
 import re
 import ssl
 from asyncio import StreamReader
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from urllib.parse import quote, urlencode, urlsplit
 
-from service.client.errors import Unreachable, refusal
+from service.client.errors import Unreachable, refusal, stranger
 
 PREFIX = "/api/v2"
 REQUEST_TIMEOUT_S = 30.0  # for the whole answer
@@ -57,7 +58,9 @@ class Address:
 
 
 def segment(text: str) -> str:
-    """Return ``text`` as one segment of a path."""
+    """Return ``text`` as one segment of a path. Raises ValueError for none: the path would be another one."""
+    if not text:
+        raise ValueError("an id has at least one character")
     return quote(text, safe="")
 
 
@@ -78,7 +81,18 @@ async def request(address: Address, method: str, target: str, body: object = Non
         raise Unreachable(f"{address.url} does not answer: {why(error)}") from error
     if status >= 400:
         raise refusal(status, reason, answer, headers.get("retry-after"))
+    if status >= 300:  # the service sends nobody elsewhere
+        raise stranger(address.url, f"{status} {reason}")
     return answer
+
+
+@contextmanager
+def understood(address: Address) -> Iterator[None]:
+    """Read an answer within: one of another form than the service's raises Unreachable."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise stranger(address.url, "its answer is another one") from error
 
 
 def head_of(address: Address, method: str, target: str, *fields: str) -> bytes:

@@ -7,7 +7,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from service.client.backoff import Backoff
-from service.client.errors import Refused, Unreachable, refusal
+from service.client.errors import Refused, Unreachable, refusal, stranger
 from service.client.http import Address, Query, segment, why
 from service.client.sequence import Event, Sequence
 
@@ -121,10 +121,11 @@ class Watch:
 
     async def _lost(self, error: Exception) -> None:
         """Pause before the next attempt. Raises Refused, Unreachable where there should be none."""
-        said, wait_s = _closed(error) if isinstance(error, ConnectionClosed) else _denied(error)
+        url = self._address.url
+        said, wait_s = _closed(error) if isinstance(error, ConnectionClosed) else _denied(error, url)
         self._attempts += 1
         if self._attempts > self._backoff.attempts:
-            url, attempts = self._address.url, self._backoff.attempts
+            attempts = self._backoff.attempts
             raise Unreachable(f"{url} does not answer: {said}; given up after {attempts} attempts") from error
         pause_s = wait_s + self._backoff.pause_s(self._attempts)
         self._notice(
@@ -142,11 +143,13 @@ def _closed(closed: ConnectionClosed) -> tuple[str, float]:
     raise Refused(status, f"The stream was closed: {code} {reason}".rstrip()) from closed
 
 
-def _denied(error: Exception) -> tuple[str, float]:
+def _denied(error: Exception, url: str) -> tuple[str, float]:
     """Return why there is no connection and for how long there will be none. Raises Refused, Unreachable."""
     if not isinstance(error, InvalidStatus):
         return why(error), 0.0
     response = error.response
+    if response.status_code < 400:
+        raise stranger(url, f"{response.status_code} {response.reason_phrase}") from error
     problem = refusal(
         response.status_code,
         response.reason_phrase,

@@ -18,7 +18,7 @@ AttemptOutcome = Literal["failed", "timeout", "interrupted"]
 
 VALUE_BYTES_MAX = 64 * 1024  # one variable, or one recorded step output, as JSON
 MESSAGE_BYTES_MAX = 16 * 1024  # the only thing that is ever cut
-RUN_INPUT_BYTES_MAX = 192 * 1024  # definition and variables of one run together
+RUN_INPUT_BYTES_MAX = 192 * 1024  # a definition, with a run's variables in place of its own
 
 
 class Error(Struct, frozen=True, rename="camel", omit_defaults=True):

@@ -46,7 +46,7 @@ async def perform(
         config = spec.config.render(root)
         async with limit:
             outcome = await step.run(
-                Attempt(config, number, f"{run_id}/{spec.id}", elapsed_ms, say_masked, trace)
+                Attempt(config, number, f"{run_id}/{spec.id}", elapsed_ms, say_masked, trace, spec.timeout_ms)
             )
     except ExpressionFailed as failure:
         return _failed(failure.code, masking.mask(str(failure)))

@@ -139,7 +139,7 @@ def _of_engine(meters: Meters, sources: Sources) -> list[Family]:
         Family("tailrace_runs_alive", "gauge", "Runs at work (TAILRACE_MAX_RUNS at most).", of("alive")),
         Family("tailrace_runs_waiting", "gauge", "Runs that wait for others to end.", of("waiting")),
         Family("tailrace_runs_left_out", "gauge",
-               "Unfinished runs that nobody goes on with: their events cannot be read.", of("left_out")),
+               "Unfinished runs that cannot be taken up: their events cannot be read.", of("left_out")),
         Family("tailrace_run_seconds", "histogram", "Runs that ended, from accepted to sealed.",
                lambda _: [((status,), taken) for status, taken in engine.run_s.items()], ("status",)),
         Family("tailrace_attempts_running", "gauge", "Attempts of steps that run now.",

@@ -9,6 +9,8 @@ SECRET_PREFIX = "TAILRACE_SECRET_"  # noqa: S105  the prefix of a variable's nam
 
 _HOST = r"[A-Za-z0-9._-]{1,253}|\[?[0-9A-Fa-f:.]{2,45}\]?"
 _AUTHORITY = r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?"
+# What steps/addresses.py takes as a name: none ends with a digit, as an address in another spelling does.
+_REACHABLE = r"([A-Za-z0-9_-]+\.)*[A-Za-z0-9_-]*[A-Za-z_-]\.?"
 _ORIGIN = rf"[a-zA-Z][a-zA-Z0-9+.-]*://{_AUTHORITY}|null"
 
 
@@ -86,10 +88,16 @@ def hosts(text: str) -> tuple[str, ...]:
 
 def reachable(text: str) -> tuple[str, ...]:
     """Return hosts, addresses and networks."""
-    items = listed(r"[^\s/]+(/[0-9]{1,3})?", "a host, an address or a network such as 10.0.0.0/8")(text)
+    items = listed(r"\S+", "a single word")(text)
     for item in items:
-        if "/" in item:
-            ipaddress.ip_network(item)  # its ValueError says what is wrong
+        try:
+            ipaddress.ip_network(item.strip("[]"))
+        except ValueError:
+            if "/" in item:
+                raise  # it says what is wrong
+            if not re.fullmatch(_REACHABLE, item):
+                right = "a host's name (ASCII, no port, no *), an address, or a network such as 10.0.0.0/8"
+                raise ValueError(f"{item!r} is not {right}") from None
     return items
 
 

@@ -21,7 +21,7 @@ class Attempt(Struct, frozen=True):
     waits while the run cannot take more, so a step that reads a pipe must stop reading until it returns.
     ``idempotency_key`` is the same for every attempt of the step. ``elapsed_ms``: since the step's first
     attempt began. ``trace``: the headers by which what it asks joins the caller's trace, if there is one (W3C
-    Trace Context). The engine enforces the step's timeout by cancelling ``run``.
+    Trace Context). ``timeout_ms``: the step's own, if any; the engine enforces it by cancelling ``run``.
     """
 
     config: Mapping[str, Any]
@@ -30,6 +30,7 @@ class Attempt(Struct, frozen=True):
     elapsed_ms: int
     emit: Emit
     trace: Mapping[str, str] = {}
+    timeout_ms: int | None = None
 
 
 class Outcome(Struct, frozen=True):

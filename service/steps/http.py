@@ -21,7 +21,7 @@ from service.steps.documents import Document, bad_config, decode_body, failed, r
 from service.steps.request import Request, display, parse_url, read_request
 
 BODY_BYTES_MAX = 4 * 1024 * 1024  # of a response, decompressed
-TIMEOUT_MS = 120_000  # of the whole request, redirects included, unless config.timeout says otherwise
+TIMEOUT_MS = 120_000  # of the whole request, redirects included, where neither config nor step says
 REDIRECTS_MAX = 10
 USER_AGENT = "tailrace"
 # Everything else may carry a secret that was meant for the first host only.
@@ -80,7 +80,7 @@ class Http:
         if "traceparent" not in request.headers:  # one of the step's own stands for itself
             request.headers.update({**attempt.trace, **request.headers})
         started = time.monotonic()
-        timeout_ms = request.timeout_ms or TIMEOUT_MS
+        timeout_ms = request.timeout_ms or attempt.timeout_ms or TIMEOUT_MS
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 answer = await self._follow(request)

@@ -228,6 +228,30 @@ def test_definition_and_variables_together_over_the_limit_are_413(server):
     assert server.get(f"{W}/runs/too-large").status == 404
 
 
+def of_bytes(size: int, own: dict) -> dict:
+    """Return a definition of so many bytes, its ``own`` variables included; it does nothing."""
+    step = {"type": "command", "when": "false", "config": {"command": "true", "args": [""]}}
+    definition = ({"variables": own} if own else {}) | {"steps": {"a": step}}
+    step["config"]["args"] = ["y" * (size - len(json.dumps(definition, separators=(",", ":"))))]
+    return definition
+
+
+@pytest.mark.parametrize("own", [{}, dict.fromkeys("abc", "x" * 60_000)], ids=["bare", "with variables"])
+def test_what_can_be_created_can_be_executed_as_it_is(server, own):
+    workflow_id = f"largest-{len(own)}"
+    server.create(workflow_id, of_bytes(196_608, own))
+    others = {name: text.swapcase() for name, text in own.items()}
+    for body in ({}, {"variables": {}}, {"variables": others}):
+        answer = server.post(f"{W}/{workflow_id}/execute", body)
+        assert answer.status == 202, answer
+        run = server.finished(answer.json["runId"])
+        assert (run["status"], run["context"]["variables"]) == ("success", own | body.get("variables", {}))
+    answer = server.post(f"{W}/{workflow_id}/execute", {"variables": {"n": 1}})
+    assert (answer.status, "196608" in answer.json["detail"]) == (413, True), answer
+    for path in (W, f"{W}/validate"):
+        assert server.post(path, of_bytes(196_609, own)).status == 413
+
+
 def test_a_flood_of_faults_is_told_in_part(server):
     answer = server.post(W, {f"k{n}": 0 for n in range(5000)})
     assert (answer.status, len(faults(answer))) == (400, 500)

@@ -162,6 +162,28 @@ def test_another_method_is_405_with_what_is_allowed(server):
     assert server.request("POST", STREAM).headers["allow"] == "GET"
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        (VALIDATE, "OPTIONS, POST"),
+        ("/api/v2/workflows", "GET, HEAD, OPTIONS, POST"),
+        ("/api/v2/workflows/w1", "DELETE, GET, HEAD, OPTIONS, PUT"),
+        ("/api/v2/workflows/w1/execute", "OPTIONS, POST"),
+        ("/health", "GET, HEAD, OPTIONS"),
+    ],
+)
+def test_options_tells_what_is_allowed(server, path, allowed):
+    answer = server.request("OPTIONS", path)
+    assert (answer.status, answer.body, answer.headers["allow"]) == (204, b"", allowed), answer
+    assert server.request("PATCH", path).headers["allow"] == allowed
+
+
+def test_options_of_what_is_not_there_is_404(server):
+    assert server.request("OPTIONS", "/nowhere").status == 404
+    answer = server.request("OPTIONS", STREAM)
+    assert (answer.status, answer.headers["allow"]) == (405, "GET")
+
+
 def test_an_unknown_path_is_404(server):
     for path in ("/", "/api/v2", "/api/v1/workflows", "/api/v2/workflows/a/b", "/api/v2/workflows/%2e%2e"):
         answer = server.get(path)

@@ -106,11 +106,13 @@ def test_it_reads_as_one_line_each_with_the_remedy(tmp_path, port):
 
 
 def test_every_bad_setting_is_named(tmp_path):
-    told = examined(tmp_path, TAILRACE_MAX_RUNS="0", TAILRACE_HOST="0.0.0.0", TAILRACE_PING_INTERVAL_S="soon")
+    bad = {"TAILRACE_MAX_RUNS": "0", "TAILRACE_PING_INTERVAL_S": "soon", "TAILRACE_HTTP_ALLOW": "*"}
+    told = examined(tmp_path, TAILRACE_HOST="0.0.0.0", **bad)
     names = [said.partition(":")[0] for status, said in told.of("settings") if status == "fail"]
     assert sorted(names) == [
         "TAILRACE_COMMANDS",
         "TAILRACE_HOST",
+        "TAILRACE_HTTP_ALLOW",
         "TAILRACE_MAX_RUNS",
         "TAILRACE_PING_INTERVAL_S",
         "TAILRACE_TLS_CERT",

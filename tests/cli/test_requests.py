@@ -58,8 +58,9 @@ async def test_an_answer_with_a_length_is_not_waited_for_to_close():
 
 
 async def test_what_is_asked():
-    async with answers(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n") as (client, asked):
-        await client.execute("a/b", {"n": "ä"}, run_id="mine")
+    accepted = b'{"runId":"mine","status":"queued"}'
+    async with answers(b"HTTP/1.1 202 Accepted\r\ncontent-length: 34\r\n\r\n" + accepted) as (client, asked):
+        assert await client.execute("a/b", {"n": "ä"}, run_id="mine") == json.loads(accepted)
     head, _, body = asked[0].partition(b"\r\n\r\n")
     first, host, *headers = head.decode().split("\r\n")
     assert first == "POST /flows/api/v2/workflows/a%2Fb/execute HTTP/1.1"
@@ -121,6 +122,36 @@ async def test_an_answer_of_somebody_else_is_named_by_its_status(status, kind):
     async with answers(b"HTTP/1.1 %d Oh No\r\n\r\n<html>" % status) as (client, _):
         with pytest.raises(kind, match=f"^{status} Oh No$"):
             await client.get("/x")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n<html>", "its answer is another one"),
+        (b"HTTP/1.1 200 OK\r\n\r\n[1]", "its answer is another one"),
+        (b'HTTP/1.1 200 OK\r\n\r\n{"status":"up"}', "its answer is another one"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 100_000, "its answer is another one"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", "its answer is another one"),
+        (b"HTTP/1.1 301 Moved Permanently\r\nLocation: https://x/\r\n\r\n{}", "301 Moved Permanently"),
+    ],
+)
+async def test_who_answers_in_another_way_is_not_the_service(answer, said):
+    async with answers(answer) as (client, _):
+        for ask in (client.execute("w"), client.cancel("r"), client.save({"workflowId": "w"})):
+            with pytest.raises(
+                Unreachable, match=r"^what answers at http:.*/flows/ is not Tailrace"
+            ) as caught:
+                await ask
+            assert str(caught.value).endswith(f" ({said})")
+
+
+async def test_nobody_has_an_empty_id():
+    client = Client()
+    for ask in (client.execute, client.cancel):
+        with pytest.raises(ValueError, match="at least one character"):
+            await ask("")
+    with pytest.raises(ValueError, match="at least one character"):
+        client.watch("")
 
 
 async def test_what_json_cannot_say_is_not_sent():

@@ -70,6 +70,17 @@ def test_serve_help_lists_every_setting():
         assert f"{setting.help} [{setting.env}; default: {setting.default or 'none'}]" in said
 
 
+@pytest.mark.parametrize("columns", ["", "40", "80", "119", "120", "200"])
+def test_serve_help_cuts_no_name_in_a_pipe(columns):
+    lines = tailrace("serve", "--help", COLUMNS=columns).stdout.splitlines()
+    for setting in SETTINGS:
+        assert [line for line in lines if re.search(rf"(^|\s){setting.flag}\s", line)], setting.flag
+        whole = f"[{setting.env};"
+        if columns not in {"120", "200"}:
+            whole += f" default: {setting.default or 'none'}]"
+        assert [line for line in lines if whole in line], setting.env
+
+
 def test_serve_refuses_every_bad_setting_by_name(tmp_path):
     done = tailrace("serve", "--port", "high", TAILRACE_MAX_RUNS="0", TAILRACE_DB=str(tmp_path / "x.db"))
     assert done.returncode == 2

@@ -209,6 +209,13 @@ def test_run_creates_then_updates_and_hands_over_variables(server, tmp_path):
     }  # fmt: skip
 
 
+def test_a_workflow_id_of_null_is_none(server, tmp_path):
+    path = written(tmp_path, {"workflowId": None, "definition": CHATTY}, "unnamed.json")
+    started = tailrace(server.url, "run", path, "-o", "json")
+    assert started.code == 0, started
+    assert json.loads(started.out)["workflowId"] == "unnamed"
+
+
 def test_lists_and_show(server, tmp_path):
     run_id = tailrace(server.url, "run", written(tmp_path, CHATTY, "listed.json")).out.strip()
     server.finished(run_id)

@@ -61,6 +61,21 @@ def test_every_metric_is_made_to_move_here():
     assert [name for name in documented() if source.count(f'"{name}') == 0] == []
 
 
+def test_runs_that_cannot_be_read_are_counted(tmp_path):
+    with Server(tmp_path) as server:
+        server.create("hour", HOUR)
+        server.execute("hour")
+        until(server, lambda now: now("tailrace_attempts_running") == 1)
+        assert scrape(server)("tailrace_runs_left_out") == 0
+        server.kill_hard()
+        with closing(sqlite3.connect(server.db)) as db, db:
+            damaged = db.execute("update events set data = x'00' where seq = 1")
+            assert damaged.rowcount == 1
+        server.start()
+        until(server, lambda now: now("tailrace_runs_left_out") == 1)
+        assert scrape(server)("tailrace_runs_alive") == 0
+
+
 def test_the_alerts_name_what_is_exposed(server):
     text = (ROOT / "docs/metrics.md").read_text()
     rules = re.findall(

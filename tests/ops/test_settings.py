@@ -1,9 +1,13 @@
 """The settings: every bad value is refused at once, by name, with what would be right."""
 
+import random
+
 import pytest
 
 from service.errors import InvalidInput
+from service.ops import values
 from service.ops.settings import SETTINGS, Settings, unknown_names
+from service.steps.addresses import parse_allowed
 
 
 def faults(environ=None, **flags) -> dict[str, str]:
@@ -58,6 +62,9 @@ BAD = [
     ("TAILRACE_ORIGINS", "b.example", "'b.example' is not an origin"),
     ("TAILRACE_ORIGINS", "https://b.example/path", "is not an origin"),
     ("TAILRACE_HTTP_ALLOW", "10.0.0.1/8", "host bits set"),
+    ("TAILRACE_HTTP_ALLOW", "db.internal,localhost:8080", "'localhost:8080' is not a host's name"),
+    ("TAILRACE_HTTP_ALLOW", "*.example.com", "no port, no *"),
+    ("TAILRACE_HTTP_ALLOW", "127.1", "an address, or a network such as 10.0.0.0/8"),
     ("TAILRACE_ENV", "HOME,a-b", "'a-b' is not the name"),
     ("TAILRACE_ENV", "TAILRACE_SECRET_KEY", "workflows read it as secrets.KEY"),
     ("TAILRACE_DIAGNOSTICS", "xml", "auto, json, console"),
@@ -77,6 +84,27 @@ def test_a_bad_value_is_refused_by_name(name, value, message):
     found = faults({name: value})
     assert found.keys() == {name}
     assert message in found[name]
+
+
+def takes(parse, text: str) -> bool:
+    try:
+        parse(text)
+    except ValueError:
+        return False
+    return True
+
+
+REACHABLE = """
+localhost:8080 *.example.com * 127.1 [::1]:80 münchen.de a..b 2130706433 [::1] ::1 10.0.0.0/8 10.0.0.1/8 a/b
+Db.Internal. db_1.x-y x. . - a-1 a1 1a 0x7f.1 fe80::1%eth0 [10.0.0.7] 10.0.0.7/32 ::/0 K.example http://a u@h
+"""
+
+
+def test_http_steps_take_every_host_that_the_settings_take_and_no_other():
+    rng = random.Random(7)
+    made_up = ["".join(rng.choices("aZ01.-_:/[]*", k=rng.randint(1, 6))) for _ in range(5_000)]
+    for text in [*REACHABLE.split(), *made_up]:
+        assert takes(values.reachable, text) == takes(lambda item: parse_allowed((item,)), text), text
 
 
 def test_all_bad_values_are_named_at_once():
