@@ -1,6 +1,7 @@
 """The OpenAPI document as one HTML page: plain to read, and it loads nothing."""
 
 import json
+import re
 from collections.abc import Iterator
 from html import escape
 from typing import Any
@@ -13,6 +14,8 @@ pre { overflow-x: auto; background: #8881; padding: .6rem }
 td { padding: .2rem .8rem .2rem 0; vertical-align: top }
 b { display: inline-block; min-width: 4.5rem } :root { color-scheme: light dark }
 """
+
+_REFERENCE = re.compile(r"#/components/schemas/(\w+)")
 
 
 def page_of(document: dict[str, Any]) -> bytes:
@@ -75,4 +78,5 @@ def _name(schema: dict[str, Any]) -> str:
 
 
 def _json(schema: dict[str, Any]) -> str:
-    return f"<pre>{escape(json.dumps(schema, indent=2))}</pre>"
+    linked = _REFERENCE.sub(r"<a href='#\1'>\g<0></a>", escape(json.dumps(schema, indent=2)))
+    return f"<pre>{linked}</pre>"
