@@ -9,6 +9,7 @@ from litestar import Response, get
 
 from service.api import requests
 from service.api.credentials import COOKIE
+from service.api.definition_schema import SCHEMAS
 from service.api.health import VERSION
 from service.api.operations import OPERATIONS, Operation
 from service.api.parameters import Parameter
@@ -59,7 +60,7 @@ def build_document(operations: Iterable[Operation]) -> dict[str, Any]:
         },
         "paths": paths,
         "components": {
-            "schemas": {**components, "Problem": PROBLEM},
+            "schemas": {**components, **SCHEMAS, "Problem": PROBLEM},
             "responses": {
                 f"Problem{status}": _problem(status, text) for status, text in (EVERYWHERE | MEANINGS).items()
             },

@@ -39,7 +39,7 @@ from service.api.schemas import (
 from service.api.sessions import CREDENTIAL_LENGTH_MAX, Session, StreamTicket
 from service.api.streams import StreamPage
 from service.api.workflows import TEXT_LENGTH_MAX
-from service.domain.events import RUN_INPUT_BYTES_MAX, VALUE_BYTES_MAX
+from service.domain.events import VALUE_BYTES_MAX
 from service.projection import RunDetail
 
 
@@ -86,23 +86,7 @@ class Operation(Struct, frozen=True):
 
 TEXT: Schema = {"type": ["string", "null"], "maxLength": TEXT_LENGTH_MAX}
 CHOSEN_ID: Schema = {"type": "string", "pattern": f"^{ID.pattern}$", "not": {"enum": list(RESERVED_IDS)}}
-DEFINITION: Schema = {
-    "title": "Definition",
-    "type": "object",
-    "required": ["steps"],
-    "description": f"At most {RUN_INPUT_BYTES_MAX} bytes together with a run's variables.",
-    "properties": {
-        "name": {"type": "string"},
-        "version": {},
-        "variables": {"type": "object"},
-        "steps": {
-            "description": "By id, or a list of steps with their ids.",
-            "oneOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}],
-        },
-        "onError": {"enum": ["abort", "continue"]},
-        "timeout": {"description": 'ms, or a text such as "30s".', "type": ["integer", "string"]},
-    },
-}
+DEFINITION: Schema = {"$ref": "#/components/schemas/Definition"}
 WORKFLOW: Schema = {
     "oneOf": [
         {

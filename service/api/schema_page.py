@@ -17,6 +17,8 @@ b { display: inline-block; min-width: 4.5rem } :root { color-scheme: light dark 
 @media (max-width: 40rem) { thead { display: none } td { display: block } td:last-child { padding-bottom: .8rem } }
 """
 
+_REFERENCE = re.compile(r"#/components/schemas/(\w+)")
+
 
 def page_of(document: dict[str, Any]) -> bytes:
     """Return the page of an OpenAPI document."""
@@ -91,4 +93,5 @@ def _name(schema: dict[str, Any]) -> str:
 
 
 def _json(schema: dict[str, Any]) -> str:
-    return f"<pre>{escape(json.dumps(schema, indent=2))}</pre>"
+    linked = _REFERENCE.sub(r"<a href='#\1'>\g<0></a>", escape(json.dumps(schema, indent=2)))
+    return f"<pre>{linked}</pre>"

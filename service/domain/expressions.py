@@ -130,14 +130,14 @@ class _Compiling:
             case str():
                 return self._text(value, pointer) if "{{" in value else value
             case list():
-                nodes = tuple(self.of(each, f"{pointer}/{n}") for n, each in enumerate(value))
-                return _Items(nodes) if _any_live(nodes) else value
+                nodes = [self.of(each, f"{pointer}/{n}") for n, each in enumerate(value)]
+                return _Items(tuple(nodes)) if _any_live(nodes) else nodes
             case dict():
                 for key in value:
                     if "{{" in key:
                         self.faults.append(Fault(child(pointer, key), "templates are not expanded in a key"))
                 members = {key: self.of(each, child(pointer, key)) for key, each in value.items()}
-                return _Members(members) if _any_live(members.values()) else value
+                return _Members(members) if _any_live(members.values()) else members
             case _:
                 return value
 

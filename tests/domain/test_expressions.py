@@ -102,6 +102,12 @@ def test_a_backslash_makes_the_braces_literal(text, expected):
     assert render(text) == expected
 
 
+def test_a_backslash_makes_them_literal_in_a_config_without_any_look_up_too():
+    config = {"args": [r"\{{name}}", {"a": r"\\\{{b}}"}], "n": 1}
+    assert render(config) == {"args": ["{{name}}", {"a": r"\{{b}}"}], "n": 1}
+    assert config["args"][0] == r"\{{name}}"
+
+
 def test_inserted_text_is_never_expanded_again():
     assert render("{{sneaky}}") == ROOT["sneaky"]
     assert render("<{{sneaky}}>") == f"<{ROOT['sneaky']}>"
