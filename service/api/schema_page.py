@@ -14,7 +14,9 @@ pre { overflow-x: auto; background: #8881; padding: .6rem }
 code { overflow-wrap: anywhere } table { width: 100%; border-collapse: collapse } h3 { margin: 1rem 0 .3rem }
 th, td { padding: .2rem .8rem .2rem 0; vertical-align: top; text-align: left }
 b { display: inline-block; min-width: 4.5rem } :root { color-scheme: light dark }
-@media (max-width: 40rem) { thead { display: none } td { display: block } td:last-child { padding-bottom: .8rem } }
+@media (max-width: 40rem) {
+  thead { display: none } td { display: block } td:last-child { padding-bottom: .8rem }
+}
 """
 
 _REFERENCE = re.compile(r"#/components/schemas/(\w+)")

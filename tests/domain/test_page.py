@@ -14,6 +14,7 @@ from service.domain import (
     durations,
     expressions,
     literals,
+    run,
     step_spec,
     wellformed,
 )
@@ -63,7 +64,7 @@ def keys_of(step, monkeypatch) -> list[str]:
 
 def codes(source: str) -> Iterator[str]:
     """Yield the codes of the errors that ``source`` can make."""
-    constants = {"CANCELLED": "cancelled", "TOO_MANY_EVENTS": "too_many_events"}
+    constants = {each: getattr(run, each) for each in ("CANCELLED", "TOO_MANY_EVENTS", "INTERNAL_ERROR")}
     for node in ast.walk(ast.parse(source)):
         if (
             isinstance(node, ast.ClassDef)
