@@ -36,8 +36,8 @@ class Attempt(Struct, frozen=True):
 class Outcome(Struct, frozen=True):
     """How an attempt ended: an expected end is a value, never an exception.
 
-    ``document`` is what ``output`` mapping looks into, and what ``steps.<id>.output`` shows afterwards;
-    ``recorded`` replaces it in the event when the document is too large to be kept (None: the same).
+    ``document`` is what ``output`` mapping looks into; ``recorded`` (None: the same) is what the event keeps
+    of it, and what ``steps.<id>.output`` shows afterwards.
     """
 
     status: Literal["success", "failed", "timeout"]

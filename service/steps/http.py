@@ -119,7 +119,7 @@ class Http:
                 data=None if request.body is None else BytesIO(request.body),
                 allow_redirects=False,
             ) as response:
-                location = _location(response)
+                location = _location(response, request)
                 body = b"" if location is not None else await self._body(response)
                 return _answer(response, body), location
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -151,9 +151,13 @@ def _new_session(connector: TCPConnector) -> ClientSession:
     )
 
 
-def _location(response: ClientResponse) -> str | None:
+def _location(response: ClientResponse, request: Request) -> str | None:
+    """Return where a redirect leads; None for any other answer, or one that was expected."""
     location = response.headers.get("Location")
-    return _clean(location) if location and response.status in {301, 302, 303, 307, 308} else None
+    if not location or response.status not in {301, 302, 303, 307, 308}:
+        return None
+    asked_for = request.expect_status and _expected(response.status, request.expect_status)
+    return None if asked_for else _clean(location)
 
 
 def _clean(header: str) -> str:

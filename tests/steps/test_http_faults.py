@@ -60,6 +60,21 @@ async def test_redirects_have_an_end(upstream: Upstream) -> None:
     assert len(upstream.seen) == REDIRECTS_MAX + 1
 
 
+@pytest.mark.parametrize("expected", [302, "3xx", ["2xx", 302]])
+async def test_a_redirect_that_is_expected_is_the_answer(upstream: Upstream, expected: object) -> None:
+    config = {
+        "url": upstream.url("/first"),
+        "query": {"status": 302, "to": "/echo"},
+        "expectStatus": expected,
+    }
+    outcome = await upstream.run(config)
+    assert outcome.status == "success"
+    assert outcome.document["response"]["status"] == 302
+    assert outcome.document["response"]["headers"]["location"] == "/echo"
+    followed = await upstream.run({**config, "expectStatus": [200, 307]})
+    assert followed.document["response"]["status"] == 200
+
+
 async def test_an_empty_location_is_no_redirect(upstream: Upstream) -> None:
     outcome = await upstream.run({"url": upstream.url("/first"), "query": {"status": 302, "to": ""}})
     assert outcome.document["response"]["status"] == 302
