@@ -61,11 +61,6 @@ def as_place(text: str, wanted: str) -> int:
     return int(text)
 
 
-def as_text(text: str) -> str:
-    """Return the text as it is."""
-    return text
-
-
 def _names(text: str, known: frozenset[str], more: str) -> frozenset[str]:
     names = frozenset(text.split(","))
     if unknown := sorted(names - known):

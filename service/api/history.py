@@ -20,7 +20,6 @@ from service.api.filters import (
     AuditFilter,
     as_after,
     as_cursor,
-    as_text,
     as_types,
 )
 from service.api.patience import as_wait, held
@@ -99,7 +98,7 @@ async def list_events(request: AnyRequest, run_id: FromPath[str]) -> Response[by
 @get("/workflows/runs/{run_id:str}/logs", opt=needs("read"))
 async def list_logs(request: AnyRequest, run_id: FromPath[str]) -> Response[bytes]:
     """Return a page of a run's log messages: of one step, of at least one level."""
-    query = read_query(request, after=as_after, limit=as_limit, stepId=as_text, level=one_of(*LEVELS))
+    query = read_query(request, after=as_after, limit=as_limit, stepId=as_id, level=one_of(*LEVELS))
     asked = StreamQuery(query.get("after", After()), filter_of({"types": LOG_TYPES, **query}))
     limit = query.get("limit", LIMIT_DEFAULT)
     checked_id(run_id, "run")

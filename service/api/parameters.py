@@ -5,7 +5,7 @@ from typing import Any
 from msgspec import Struct
 
 from service.api.filters import LEVELS
-from service.api.requests import LIMIT_DEFAULT, LIMIT_MAX
+from service.api.requests import ID, LIMIT_DEFAULT, LIMIT_MAX
 from service.api.runs import KEY_LENGTH_MAX, STATUSES
 from service.domain.trace import TRACESTATE_BYTES_MAX
 
@@ -56,7 +56,7 @@ RUNS = (
 )
 AFTER = Parameter("after", "The last seq seen; tail: only what is new; -n: the last n.", {"type": "string"})
 TYPES = Parameter("types", "Event types, separated by commas, or all.", {"type": "string"})
-STEP_ID = Parameter("stepId", "Of this step.", {"type": "string"})
+STEP_ID = Parameter("stepId", "Of this step.", {"type": "string", "pattern": f"^{ID.pattern}$"})
 LEVEL = Parameter("level", "Messages of this level at least; other types pass.", {"enum": list(LEVELS)})
 WAIT = Parameter(
     "wait",

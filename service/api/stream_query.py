@@ -4,12 +4,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from service.api.filters import LEVELS, After, EventFilter, as_after, as_place, as_run_types, as_text
+from service.api.filters import LEVELS, After, EventFilter, as_after, as_place, as_run_types
 from service.api.patience import as_wait
-from service.api.requests import Check, one_of, parse_query
+from service.api.requests import Check, as_id, one_of, parse_query
 from service.errors import Fault, InvalidInput
 
-FILTER: dict[str, Check] = {"types": as_run_types, "stepId": as_text, "level": one_of(*LEVELS)}
+FILTER: dict[str, Check] = {"types": as_run_types, "stepId": as_id, "level": one_of(*LEVELS)}
 
 _KNOWN: dict[str, Check] = {
     "after": as_after,
