@@ -41,7 +41,11 @@ def as_after(text: str) -> After:
 
 def as_run_types(text: str) -> frozenset[str]:
     """Return the types of a run's events: a list, or ``all``."""
-    return RUN_TYPES if text == "all" else _names(text, RUN_TYPES, "all, ")
+    if text == "all":
+        return RUN_TYPES
+    if "all" in text.split(","):
+        raise ValueError("holds 'all' among others; it stands alone")
+    return _names(text, RUN_TYPES, "all, ")
 
 
 def as_types(text: str) -> frozenset[str]:

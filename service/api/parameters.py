@@ -55,7 +55,7 @@ RUNS = (
     Parameter("until", "Runs started before.", TIME),
 )
 AFTER = Parameter("after", "The last seq seen; tail: only what is new; -n: the last n.", {"type": "string"})
-TYPES = Parameter("types", "Event types, separated by commas, or all.", {"type": "string"})
+TYPES = Parameter("types", "Event types, separated by commas, or all, alone.", {"type": "string"})
 STEP_ID = Parameter("stepId", "Of this step.", {"type": "string", "pattern": f"^{ID.pattern}$"})
 LEVEL = Parameter("level", "Messages of this level at least; other types pass.", {"enum": list(LEVELS)})
 WAIT = Parameter(

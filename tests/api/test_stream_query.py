@@ -67,7 +67,9 @@ def test_the_step_and_the_level():
         (b"after=1000000000000000", None, {"/query/after": "must be a seq"}),
         (b"after=1&after=1", None, {"/query/after": "given twice"}),
         (b"types=", None, {"/query/types": "holds ''"}),
-        (b"types=all,step_log", None, {"/query/types": "holds 'all'"}),
+        (b"types=all,step_log", None, {"/query/types": "holds 'all' among others; it stands alone"}),
+        (b"types=step_log,all", None, {"/query/types": "it stands alone"}),
+        (b"types=All", None, {"/query/types": "holds 'All'; known are all, run_complete"}),
         (
             b"types=step_log,nonsense,workflow_created",
             None,
