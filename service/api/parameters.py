@@ -54,7 +54,11 @@ RUNS = (
     Parameter("since", "Runs started then or later.", TIME),
     Parameter("until", "Runs started before.", TIME),
 )
-AFTER = Parameter("after", "The last seq seen; tail: only what is new; -n: the last n.", {"type": "string"})
+AFTER = Parameter(
+    "after",
+    "The last seq seen; tail: only what is new; -n: the last n. Both are all of a run that came later.",
+    {"type": "string"},
+)
 TYPES = Parameter("types", "Event types, separated by commas, or all, alone.", {"type": "string"})
 STEP_ID = Parameter("stepId", "Of this step.", {"type": "string", "pattern": f"^{ID.pattern}$"})
 LEVEL = Parameter("level", "Messages of this level at least; other types pass.", {"enum": list(LEVELS)})

@@ -193,7 +193,7 @@ class StreamEndpoint:
         """Return the reading, or what opens it if the run may take its time."""
         query = self._query(scope, reader)
         if query.wait_s and not await self._is_there(reader):
-            return partial(self._opened, reader, query)
+            return partial(self._opened, reader, query.of_a_run_to_come())
         return await self._opened(reader, query)
 
     async def _is_there(self, reader: Reader) -> bool:

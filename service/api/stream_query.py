@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from service.api.filters import LEVELS, After, EventFilter, as_after, as_place, as_run_types
@@ -30,6 +31,10 @@ class StreamQuery(Struct, frozen=True):
     where: EventFilter = EventFilter()
     wait_s: float = 0.0
     control: bool = False
+
+    def of_a_run_to_come(self) -> "StreamQuery":
+        """Return what it asks for where the run was not there yet: to ``tail`` and -n, all of it is new."""
+        return self if self.after.count is None else msgspec.structs.replace(self, after=After())
 
 
 def parse_stream_query(query_string: bytes, last_event_id: str | None) -> StreamQuery:

@@ -192,7 +192,9 @@ async def open_reading(
     Raises NotFound for an unknown run, Conflict for a cursor above the head, Damaged, LogUnavailable.
     """
     stream = f"run/{run_id}"
-    head = await _existing(log, run_id, query.wait_s, visible)
+    head, came = await _existing(log, run_id, query.wait_s, visible)
+    if came:
+        query = query.of_a_run_to_come()
     if query.after.seq > head:
         raise Conflict(
             f"Run {run_id!r} is at seq {head}: there is no event {query.after.seq} to continue after.",
@@ -205,18 +207,18 @@ async def open_reading(
     return reading
 
 
-async def _existing(log: Log, run_id: str, wait_s: float, visible: Visible | None) -> int:
-    """Return the head of a run that is there and visible, in time. Raises NotFound."""
+async def _existing(log: Log, run_id: str, wait_s: float, visible: Visible | None) -> tuple[int, bool]:
+    """Return the head of a run that is there and visible in time, and whether it came. Raises NotFound."""
     stream = f"run/{run_id}"
     head = await log.wait(stream, after=-2)
     if head >= 0 and (visible is None or await visible(run_id)):
-        return head
+        return head, False
     try:
         async with asyncio.timeout(wait_s):
             while head < 0:
                 head = await log.wait(stream, after=-1)
             if visible is None or await visible(run_id):
-                return head
+                return head, True
             await asyncio.Event().wait()  # its time has to pass as if the run were not there
     except TimeoutError:
         pass

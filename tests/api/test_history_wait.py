@@ -58,6 +58,12 @@ async def test_the_run_may_not_exist_yet(history: History) -> None:
     assert (await history.get("/workflows/runs/r2/events?wait=20ms", 404))["status"] == 404
 
 
+async def test_of_a_run_to_come_all_is_new(history: History) -> None:
+    asked = await held(history, "after=tail&wait=5m")
+    await append_run(history.log, "r1", [start(), StepStart("a", "…", 1)])
+    assert seqs((await asked)["data"]) == [1]
+
+
 async def test_nothing_comes_in_time(history: History) -> None:
     await append_run(history.log, "r1", [start()])
     began = time.monotonic()
