@@ -231,7 +231,8 @@ OPERATIONS = (
     ),
     Operation(
         "list_events", "get", f"{_R}/events", "Page through a run's events",
-        (Answered(200, "Events as they are stored.", EventPage),),
+        (Answered(200, "Events as they are stored. Whose status says that the run is over is the last page.",
+                  EventPage),),
         (AFTER, LIMIT, TYPES, STEP_ID, LEVEL, WAIT), problems=(404, 409),
     ),
     Operation(

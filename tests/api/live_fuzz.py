@@ -91,11 +91,12 @@ class Reader:
         self.asked = asked
         asked = asked | {"limit": self.chance.choice(["20", "100", "1000"]), "wait": "200ms"}
         while True:
-            over = self.run.over
             page = await page_of(self.run.server, self.run.id, asked)
             self.got += [bytes(event) for event in decode(page["data"], type=list[Raw])]
             cursor, last_seq = decode(page["nextCursor"]), decode(page["lastSeq"])
-            if cursor is None and over:
+            status = decode(page["status"])
+            assert (status is None) == (cursor is not None)
+            if status == "success":
                 return
             asked["after"] = str(last_seq if cursor is None else cursor)
 
