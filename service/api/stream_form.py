@@ -10,6 +10,9 @@ from service.api.stream_control import Message
 from service.api.stream_read import Reading
 from service.wire.stretch import Joined, Stretch
 
+RETRY_S = 3.0  # after which a browser comes back when its connection was lost: what they do anyway
+RESTART_S = 5.0  # from the end of a drain to a service that answers again
+
 EVENT_STREAM = "text/event-stream"
 NDJSON = "application/x-ndjson"
 
@@ -22,6 +25,10 @@ class Form(Protocol):
     media_type: str
     no_content: bool
     keepalive: bytes
+
+    def begin(self) -> bytes:
+        """Return what comes before all else."""
+        ...
 
     def events(self, stretch: Stretch) -> Joined:
         """Yield the events as they are stored, many in one text, each text with its last seq."""
@@ -39,8 +46,8 @@ class Form(Protocol):
         """Return why the stream cannot go on."""
         ...
 
-    def shutdown(self, problem: Problem) -> bytes:
-        """Return what is said when the service ends before the run."""
+    def shutdown(self, problem: Problem, *, drain_timeout_s: float) -> bytes:
+        """Return what is said when the service ends before the run: within ``drain_timeout_s``, as a rule."""
         ...
 
 
@@ -50,6 +57,10 @@ class ServerSentEvents:
     media_type = EVENT_STREAM
     no_content = True  # the only thing that stops a browser from reconnecting
     keepalive = b":\n\n"
+
+    def begin(self) -> bytes:
+        """Return how soon to come back, which undoes what a shutdown has said to the same browser."""
+        return _retry(RETRY_S)
 
     def events(self, stretch: Stretch) -> Joined:
         """Yield the events."""
@@ -73,9 +84,13 @@ class ServerSentEvents:
         """Return ``event: fault`` with the problem."""
         return b"event: fault\ndata: %b\n\n" % problem.body()
 
-    def shutdown(self, _: Problem) -> bytes:
-        """Return nothing: a browser whose connection ends comes back by itself."""
-        return b""
+    def shutdown(self, _: Problem, *, drain_timeout_s: float) -> bytes:
+        """Return when to come back, which a browser does by itself: not before there is a service again.
+
+        While this one drains, it would be answered 503, as it would by a proxy that finds nobody behind it;
+        any status but 200 is final to an EventSource.
+        """
+        return _retry(drain_timeout_s + RESTART_S)
 
 
 class Lines:
@@ -87,6 +102,10 @@ class Lines:
     media_type = NDJSON
     no_content = False
     keepalive = b"\n"
+
+    def begin(self) -> bytes:
+        """Return nothing."""
+        return b""
 
     def events(self, stretch: Stretch) -> Joined:
         """Yield the events."""
@@ -104,7 +123,7 @@ class Lines:
         """Return a line with the problem."""
         return b'{"problem":%b}\n' % problem.body()
 
-    def shutdown(self, problem: Problem) -> bytes:
+    def shutdown(self, problem: Problem, *, drain_timeout_s: float) -> bytes:  # noqa: ARG002  a browser's
         """Return a line with the problem: without one the run is over and everything has been sent."""
         return self.fault(problem)
 
@@ -120,6 +139,10 @@ def form_for(accept: str | None) -> Form | None:
     if next((qualities[each] for each in (NDJSON, "application/*", "*/*") if each in qualities), False):
         return Lines()
     return ServerSentEvents() if qualities.get("text/*") else None
+
+
+def _retry(after_s: float) -> bytes:
+    return b"retry: %d\n\n" % round(after_s * 1000)
 
 
 def _qualities(accept: str) -> dict[str, bool]:

@@ -35,6 +35,7 @@ async def stream_over_http(
     reader: Reader,
     stall_timeout_s: float,
     keepalive_interval_s: float,
+    drain_timeout_s: float,
     meter: StreamMeter,
 ) -> str:
     """Send what ``reading`` yields, to the run's end; maybe 204 when a finished run has nothing left to send.
@@ -59,7 +60,7 @@ async def stream_over_http(
             _listen(receive),
             _send_all(body, form, first, narrator, meter),
             _keep_alive(body, form, keepalive_interval_s),
-            _stopped(reader, form),
+            _stopped(reader, form, drain_timeout_s),
         )
     await _farewell(body, last, outgoing)
     return left(outgoing) if how == LEFT else how
@@ -104,6 +105,7 @@ async def _send_all(
 ) -> Last:
     reading = narrator.reading
     try:
+        await body.write(form.begin())
         for part in first:
             await _write(body, form, part, meter)
         while True:
@@ -146,10 +148,11 @@ async def _listen(receive: Receive) -> Last:
     return b"", LEFT
 
 
-async def _stopped(reader: Reader, form: Form) -> Last:
+async def _stopped(reader: Reader, form: Form, drain_timeout_s: float) -> Last:
     problem = await reader.stop.reason()
-    said = form.shutdown(problem) if problem is SHUTTING_DOWN else form.fault(problem)
-    return said, str(problem.status)
+    if problem is SHUTTING_DOWN:
+        return form.shutdown(problem, drain_timeout_s=drain_timeout_s), str(problem.status)
+    return form.fault(problem), str(problem.status)
 
 
 async def _farewell(body: Body, last: bytes, outgoing: Outgoing | None) -> None:

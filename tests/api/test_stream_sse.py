@@ -18,10 +18,11 @@ def running():
 
 
 class EventSource(Body):
-    """Server-sent events and comments, block by block."""
+    """Server-sent events and comments, block by block, behind the block that each stream begins with."""
 
     def __init__(self, running, run_id: str, query: str = "", headers: str = "Accept: text/event-stream\r\n"):
         super().__init__(running, run_id, query, headers)
+        self.beginning = self.next() if self.status == 200 else None
 
     def next(self, separator: bytes = b"\n\n") -> bytes | None:
         return super().next(separator)
@@ -148,3 +149,15 @@ async def test_a_damaged_event_is_reported_with_its_seq_and_not_delivered():
         assert again.status == 500
         assert json.loads(again.problem())["seq"] == 3
         again.close()
+
+
+async def test_a_shutdown_tells_a_browser_to_come_back_when_there_is_a_service_again():
+    """Until then there is only a 503 to meet, from us or from a proxy, and that is final to an EventSource."""
+    with service(drain_timeout_s=30.0) as running:
+        await running.write_run(1, sealed=False)
+        stream = EventSource(running, "r")
+        assert stream.beginning == b"retry: 3000", "what a shutdown has told it holds no longer"
+        assert stream.next() == block(1, (await running.stored())[0])
+        running.loop.call_soon_threadsafe(running.closing.set)
+        assert await asyncio.to_thread(stream.all) == [b"retry: 35000"]
+        stream.close()
