@@ -26,8 +26,8 @@ class Form(Protocol):
     no_content: bool
     keepalive: bytes
 
-    def begin(self) -> bytes:
-        """Return what comes before all else."""
+    def begin(self, reading: Reading) -> bytes:
+        """Return what comes before all else, of a reading that has not been read from."""
         ...
 
     def events(self, stretch: Stretch) -> Joined:
@@ -58,9 +58,14 @@ class ServerSentEvents:
     no_content = True  # the only thing that stops a browser from reconnecting
     keepalive = b":\n\n"
 
-    def begin(self) -> bytes:
-        """Return how soon to come back, which undoes what a shutdown has said to the same browser."""
-        return _retry(RETRY_S)
+    def begin(self, reading: Reading) -> bytes:
+        """Return where it begins, and how soon to come back: an id and a pause, without an event.
+
+        Without the id, a browser that is cut off before its first event would ask for ``tail`` again, or for
+        the last n, and these would be others by then. The pause undoes what a shutdown has told it.
+        """
+        cursor = reading.cursor()
+        return _retry(RETRY_S) + (b"\n" if cursor is None else b"id: %d\n\n" % cursor)
 
     def events(self, stretch: Stretch) -> Joined:
         """Yield the events."""
@@ -90,7 +95,7 @@ class ServerSentEvents:
         While this one drains, it would be answered 503, as it would by a proxy that finds nobody behind it;
         any status but 200 is final to an EventSource.
         """
-        return _retry(drain_timeout_s + RESTART_S)
+        return _retry(drain_timeout_s + RESTART_S) + b"\n"
 
 
 class Lines:
@@ -103,7 +108,7 @@ class Lines:
     no_content = False
     keepalive = b"\n"
 
-    def begin(self) -> bytes:
+    def begin(self, _: Reading) -> bytes:
         """Return nothing."""
         return b""
 
@@ -142,7 +147,7 @@ def form_for(accept: str | None) -> Form | None:
 
 
 def _retry(after_s: float) -> bytes:
-    return b"retry: %d\n\n" % round(after_s * 1000)
+    return b"retry: %d\n" % round(after_s * 1000)
 
 
 def _qualities(accept: str) -> dict[str, bool]:

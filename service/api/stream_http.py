@@ -49,6 +49,7 @@ async def stream_over_http(
     body = Body(send)
     reader.begins(reading, reading.head)
     last, how = b"", "end"
+    beginning = form.begin(reading)
     narrator = Narrator(reading)
     first, something = await _begin(narrator)
     if not something and form.no_content:
@@ -58,7 +59,7 @@ async def stream_over_http(
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         last, how = await first_of(
             _listen(receive),
-            _send_all(body, form, first, narrator, meter),
+            _send_all(body, form, beginning, first, narrator, meter),
             _keep_alive(body, form, keepalive_interval_s),
             _stopped(reader, form, drain_timeout_s),
         )
@@ -101,11 +102,11 @@ async def _begin(narrator: Narrator) -> tuple[list[Part], bool]:
 
 
 async def _send_all(
-    body: Body, form: Form, first: Iterable[Part], narrator: Narrator, meter: StreamMeter
+    body: Body, form: Form, beginning: bytes, first: Iterable[Part], narrator: Narrator, meter: StreamMeter
 ) -> Last:
     reading = narrator.reading
     try:
-        await body.write(form.begin())
+        await body.write(beginning)
         for part in first:
             await _write(body, form, part, meter)
         while True:

@@ -7,7 +7,7 @@ from typing import Literal
 from service.api.filters import After, EventFilter
 from service.api.stream_query import StreamQuery
 from service.api.turns import Turns
-from service.domain.events import RunComplete, RunStatus, decode_event
+from service.domain.events import RunComplete, RunStart, RunStatus, decode_event
 from service.errors import Conflict, Damaged, NotFound
 from service.log import Log, Recorded
 from service.segments import Segment, Segments
@@ -108,9 +108,19 @@ class Reading:
         """Sleep until the run has more events; may return early. Raises LogUnavailable."""
         await self._log.wait(self.stream, after=self.after)
 
+    def cursor(self) -> int | None:
+        """Return the seq behind which it goes on; None if that is the start, and the header is sent, too."""
+        if self.after >= 0:
+            return self.after
+        return None if self._sends(RunStart.type) else 0
+
     def sends_seal(self) -> bool:
         """Tell whether the seal is among the events that are sent."""
-        return RunComplete.type in self.where.types and self.where.step_id is None
+        return self._sends(RunComplete.type)
+
+    def _sends(self, type_: str) -> bool:
+        """Tell whether events of no step are sent, of this type."""
+        return type_ in self.where.types and self.where.step_id is None
 
     async def over(self) -> bool:
         """Tell whether the run was finished when the reading was opened. Raises LogUnavailable."""

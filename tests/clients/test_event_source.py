@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from tests.clients.between import Relay
 from tests.clients.javascript import texts
 from tests.clients.test_browser import TIMEOUT_MS
 from tests.server import Server
@@ -30,14 +31,15 @@ def page(browser):
 
 
 def waits_for(gate) -> dict:
-    """Return a workflow whose step runs until there is a file."""
+    """Return a workflow whose first step runs until there is a file."""
     script = 'echo waiting; until [ -e "$0" ]; do sleep 0.05; done; echo done'
     step = {
         "type": "command",
         "config": {"command": "sh", "args": ["-c", script, str(gate)]},
         "onInterrupt": "retry",
     }
-    return {"steps": {"wait": step}}
+    after = {"type": "command", "config": {"command": "true"}, "dependsOn": ["wait"]}
+    return {"steps": {"wait": step, "after": after}}
 
 
 def test_it_gets_over_a_restart_with_a_running_step(page, tmp_path):
@@ -59,3 +61,26 @@ def test_it_gets_over_a_restart_with_a_running_step(page, tmp_path):
         assert seen["events"] == expected
         assert seen["ended"] == {"status": "success", "lastSeq": json.loads(expected[-1])["seq"]}
         assert seen["states"] == ["open", "connecting", "open", "connecting", "closed"]
+
+
+@pytest.mark.parametrize("query", ["?after=tail", "?after=-1&types=step_complete"])
+def test_it_loses_nothing_that_comes_while_it_is_away_before_its_first_event(page, tmp_path, hosted, query):
+    gate = tmp_path / "gate"
+    hosted.create(gate.parent.name, waits_for(gate))
+    run_id = hosted.execute(gate.parent.name)
+    with Relay(hosted.port) as relay:
+        page.goto(f"{relay.url}/health")
+        while b"waiting" not in hosted.get(f"/api/v2/workflows/runs/{run_id}/events").body:
+            time.sleep(0.02)
+        page.evaluate(WATCH, f"/api/v2/workflows/runs/{run_id}/stream{query}")
+        page.wait_for_function("window.seen.states.at(-1) === 'open'")
+        time.sleep(0.3)  # to take what the stream begins with
+        relay.cut()
+        gate.touch()
+        hosted.finished(run_id)
+        page.wait_for_function(ENDED)
+    seen = page.evaluate("window.seen")
+    events = texts(hosted, run_id)
+    new = events[next(n for n, text in enumerate(events) if '"waiting"' in text) + 1 :]
+    assert seen["events"] == (new if "tail" in query else [text for text in new if "step_complete" in text])
+    assert seen["states"] == ["open", "connecting", "open", "connecting", "closed"]
