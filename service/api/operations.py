@@ -233,7 +233,7 @@ OPERATIONS = (
         "list_events", "get", f"{_R}/events", "Page through a run's events",
         (Answered(200, "Events as they are stored. Whose status says that the run is over is the last page.",
                   EventPage),),
-        (AFTER, LIMIT, TYPES, STEP_ID, LEVEL, WAIT), problems=(404, 409),
+        (AFTER, LIMIT, TYPES, STEP_ID, LEVEL, WAIT), problems=(404, 409, 429),
     ),
     Operation(
         "list_logs", "get", f"{_R}/logs", "Page through a run's log messages",
