@@ -14,7 +14,7 @@ DEFAULT_TYPES = frozenset(STEP_TYPES)
 LEVELS = ("debug", "info", "warn", "error")
 WORKFLOWS_KNOWN_MAX = 10_000  # runs whose workflow one request remembers
 
-_PLACE = re.compile(r"[0-9]{1,15}")
+PLACE = re.compile(r"[0-9]{1,15}")
 _LAST = re.compile(r"-[1-9][0-9]{0,8}")
 
 Passes = Callable[[Recorded], bool]
@@ -60,7 +60,7 @@ def as_cursor(text: str) -> int:
 
 def as_place(text: str, wanted: str) -> int:
     """Return a whole number that counts events."""
-    if not _PLACE.fullmatch(text):
+    if not PLACE.fullmatch(text):
         raise ValueError(f"must be {wanted}")
     return int(text)
 

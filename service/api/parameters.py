@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from service.api.filters import LEVELS
+from service.api.filters import LEVELS, PLACE
 from service.api.requests import ID, LIMIT_DEFAULT, LIMIT_MAX
 from service.api.runs import KEY_LENGTH_MAX, STATUSES
 from service.domain.trace import TRACESTATE_BYTES_MAX
@@ -84,5 +84,10 @@ STREAM = (
         "close: a WebSocket is refused by a close code, 4000 and the status, which a web page can see.",
         {"enum": ["close"]},
     ),
-    Parameter("Last-Event-ID", "As after; it overrides it.", {"type": "string"}, "header"),
+    Parameter(
+        "Last-Event-ID",
+        "A seq, as after, which it overrides; over a WebSocket, too.",
+        {"type": "string", "pattern": f"^{PLACE.pattern}$"},
+        "header",
+    ),
 )

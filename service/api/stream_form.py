@@ -4,10 +4,12 @@ from re import compile as pattern
 from typing import Protocol
 
 import msgspec
+from msgspec import Struct
 
 from service.api.problems import Problem
 from service.api.stream_control import Message
 from service.api.stream_read import Reading
+from service.domain.events import RunStatus
 from service.wire.stretch import Joined, Stretch
 
 RETRY_S = 3.0  # after which a browser comes back when its connection was lost: what they do anyway
@@ -17,6 +19,13 @@ EVENT_STREAM = "text/event-stream"
 NDJSON = "application/x-ndjson"
 
 _QUALITY = pattern(r"q\s*=\s*([01](?:\.\d{0,3})?)")
+
+
+class Ended(Struct, frozen=True, rename="camel"):
+    """How a run ended: the data of ``event: end``."""
+
+    status: RunStatus
+    last_seq: int
 
 
 class Form(Protocol):
@@ -80,7 +89,7 @@ class ServerSentEvents:
         """Return ``event: end`` with the run's status."""
         seal = reading.seal
         assert seal is not None
-        data = msgspec.json.encode({"status": seal.status, "lastSeq": seal.last_seq})
+        data = msgspec.json.encode(Ended(seal.status, seal.last_seq))
         # With the seal among the events, an id before it would make a browser that reconnects get it again.
         seq = reading.after if reading.sends_seal() else seal.last_seq
         return b"event: end\nid: %d\ndata: %b\n\n" % (seq, data)
