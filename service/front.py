@@ -92,6 +92,7 @@ class Front:
                 starts_per_minute=settings.max_stream_starts_per_minute,
             ),
             stall_timeout_s=settings.stall_timeout_s,
+            drain_timeout_s=settings.drain_timeout_s,
             segments=behind.segments,
             authentication=self._authentication,
             may_see=Owners(behind.repository).may_see,

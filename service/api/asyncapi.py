@@ -7,10 +7,12 @@ from litestar import Response, get
 
 from service.api.filters import RUN_TYPES
 from service.api.health import VERSION
-from service.api.parameters import STREAM
+from service.api.openapi import PROBLEM
+from service.api.parameters import STREAM, Schema
 from service.api.requests import ID, answer
 from service.api.rights import PUBLIC, needs
 from service.api.stream_control import CONTROLS
+from service.api.stream_form import Ended
 from service.domain.events import PAYLOADS
 
 ADDRESS = "/api/v2/workflows/runs/{runId}/stream"
@@ -18,6 +20,8 @@ ADDRESS = "/api/v2/workflows/runs/{runId}/stream"
 # When a WebSocket is closed so, and what its client does then.
 CLOSE_CODES = {
     1000: ("The run is over and all is sent; the reason is: run STATUS lastSeq=N.", "stop"),
+    1002: ("The client breaks the WebSocket protocol.", "mend"),
+    1007: ("A text of the client is not UTF-8.", "mend"),
     1008: ("The client floods us with frames.", "mend"),
     1009: ("A frame of the client is too big.", "mend"),
     1011: ("No PONG, or a fault of ours.", "reconnect with after"),
@@ -37,6 +41,38 @@ CLOSE_CODES = {
     4500: ("An event is damaged; the reason names its seq.", "tell the operator"),
 }
 
+# What is said over HTTP alone: a WebSocket has close codes for that.
+HTTP_ONLY: dict[str, Schema] = {
+    "sse.end": {
+        "summary": "Server-sent, `event: end`: the run is over and all is sent. Who comes back behind "
+        "its id, as a browser does, is answered 204, and stops.",
+        "payload": {"$ref": "#/components/schemas/Ended"},
+    },
+    "sse.fault": {
+        "summary": "Server-sent, `event: fault`: the stream cannot go on. The problem's status says "
+        "whether to come back, as that of an answer would; if it has a seq, that event is damaged.",
+        "payload": {"$ref": "#/components/schemas/Problem"},
+    },
+    "ndjson.problem": {
+        "summary": "NDJSON, the last line of a stream that cannot go on, or whose service shuts down: "
+        "then 503, come back behind the last seq. A body that has its proper end without it is whole.",
+        "payload": {
+            "type": "object",
+            "required": ["problem"],
+            "properties": {"problem": {"$ref": "#/components/schemas/Problem"}},
+        },
+    },
+}
+
+FORMS = (
+    "Over WebSocket a message is a text frame, and the close code says how it ended. Server-sent, events "
+    "have their seq as id and no name; messages about the stream have their type as name. First comes a "
+    "block without data: `retry`, and as id the seq behind which the stream begins. A comment breaks 15 s "
+    "of silence. What ends without sse.end or sse.fault was lost, or the service shuts down, whose `retry` "
+    "says when to come back: with Last-Event-ID. As NDJSON a message is a line, and an empty line breaks "
+    "the silence."
+)
+
 
 def build_document() -> dict[str, Any]:
     """Return the AsyncAPI document."""
@@ -44,8 +80,12 @@ def build_document() -> dict[str, Any]:
     controls = {control.type: control for control in CONTROLS}
     payloads: dict[str, type[Any]] = {**events, **controls}
     _, schemas = msgspec.json.schema_components(
-        list(payloads.values()), ref_template="#/components/schemas/{name}"
+        [*payloads.values(), Ended], ref_template="#/components/schemas/{name}"
     )
+    messages = {
+        name: {"name": name, "payload": _envelope(name, payload, numbered=name in events)}
+        for name, payload in payloads.items()
+    } | {name: {"name": name, **message} for name, message in HTTP_ONLY.items()}
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -60,8 +100,16 @@ def build_document() -> dict[str, Any]:
             "run": {
                 "address": ADDRESS,
                 "parameters": {"runId": {"description": f"Matches {ID.pattern}"}},
-                "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in payloads},
-                "bindings": {"ws": {"method": "GET", "query": _query(), "bindingVersion": "0.1.0"}},
+                "description": FORMS,
+                "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
+                "bindings": {
+                    "ws": {
+                        "method": "GET",
+                        "query": _parameters("query"),
+                        "headers": _parameters("header"),
+                        "bindingVersion": "0.1.0",
+                    }
+                },
                 "x-close-codes": {
                     str(code): {"when": when, "client": client}
                     for code, (when, client) in CLOSE_CODES.items()
@@ -73,16 +121,10 @@ def build_document() -> dict[str, Any]:
                 "action": "send",
                 "channel": {"$ref": "#/channels/run"},
                 "summary": "Send a run's events from the first, or behind a seq, then live, to its end.",
-                "messages": [{"$ref": f"#/channels/run/messages/{name}"} for name in payloads],
+                "messages": [{"$ref": f"#/channels/run/messages/{name}"} for name in messages],
             }
         },
-        "components": {
-            "schemas": schemas,
-            "messages": {
-                name: {"name": name, "payload": _envelope(name, payload, numbered=name in events)}
-                for name, payload in payloads.items()
-            },
-        },
+        "components": {"schemas": {**schemas, "Problem": PROBLEM}, "messages": messages},
     }
 
 
@@ -99,11 +141,12 @@ def _envelope(name: str, payload: type[Any], *, numbered: bool) -> dict[str, Any
     return {"type": "object", "required": list(properties), "properties": properties}
 
 
-def _query() -> dict[str, Any]:
-    parameters = [each for each in STREAM if each.where == "query"]
+def _parameters(where: str) -> Schema:
+    """Return the schema of the stream's parameters of one kind; of a query there are no others."""
+    parameters = [each for each in STREAM if each.where == where]
     return {
         "type": "object",
-        "additionalProperties": False,
+        **({"additionalProperties": False} if where == "query" else {}),
         "properties": {each.name: {**each.schema, "description": each.text} for each in parameters},
     }
 

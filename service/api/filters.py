@@ -14,7 +14,7 @@ DEFAULT_TYPES = frozenset(STEP_TYPES)
 LEVELS = ("debug", "info", "warn", "error")
 WORKFLOWS_KNOWN_MAX = 10_000  # runs whose workflow one request remembers
 
-_PLACE = re.compile(r"[0-9]{1,15}")
+PLACE = re.compile(r"[0-9]{1,15}")
 _LAST = re.compile(r"-[1-9][0-9]{0,8}")
 
 Passes = Callable[[Recorded], bool]
@@ -41,7 +41,11 @@ def as_after(text: str) -> After:
 
 def as_run_types(text: str) -> frozenset[str]:
     """Return the types of a run's events: a list, or ``all``."""
-    return RUN_TYPES if text == "all" else _names(text, RUN_TYPES, "all, ")
+    if text == "all":
+        return RUN_TYPES
+    if "all" in text.split(","):
+        raise ValueError("holds 'all' among others; it stands alone")
+    return _names(text, RUN_TYPES, "all, ")
 
 
 def as_types(text: str) -> frozenset[str]:
@@ -56,14 +60,9 @@ def as_cursor(text: str) -> int:
 
 def as_place(text: str, wanted: str) -> int:
     """Return a whole number that counts events."""
-    if not _PLACE.fullmatch(text):
+    if not PLACE.fullmatch(text):
         raise ValueError(f"must be {wanted}")
     return int(text)
-
-
-def as_text(text: str) -> str:
-    """Return the text as it is."""
-    return text
 
 
 def _names(text: str, known: frozenset[str], more: str) -> frozenset[str]:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from litestar import Response, get
 from litestar.params import FromPath
@@ -20,7 +20,6 @@ from service.api.filters import (
     AuditFilter,
     as_after,
     as_cursor,
-    as_text,
     as_types,
 )
 from service.api.patience import as_wait, held
@@ -39,8 +38,8 @@ from service.api.requests import (
 from service.api.rights import caller, needs, own_run
 from service.api.scan import Walk, collect, walk_log, walk_run, walk_streams
 from service.api.stream_query import FILTER, StreamQuery, filter_of
-from service.api.stream_read import open_reading
-from service.domain.events import RunComplete
+from service.api.stream_read import open_reading, seal_of
+from service.domain.events import RunComplete, RunStatus
 from service.errors import Conflict, Fault, Forbidden, InvalidInput, TailraceError
 from service.log import Log
 
@@ -55,12 +54,17 @@ class EventPage(Struct, frozen=True, rename="camel"):
 
     It is None when this page came to ``last_seq``, the run's newest event at the time of the request. A page
     may be empty and have a next one: as much of the run as one request may look at did not pass the filter.
+
+    ``last_seq`` counts the seal that ends a run (``run_complete``), whether or not that passes. ``status`` is
+    how the run stood then, None unless the page came there. Once it is success, failed or cancelled, nothing
+    follows: stop asking. While it is queued or running, go on behind ``last_seq``.
     """
 
     data: list[Raw]
     limit: int
     next_cursor: int | None
     last_seq: int
+    status: Literal["queued", "running"] | RunStatus | None
 
 
 class AuditPage(Struct, frozen=True, rename="camel"):
@@ -99,7 +103,7 @@ async def list_events(request: AnyRequest, run_id: FromPath[str]) -> Response[by
 @get("/workflows/runs/{run_id:str}/logs", opt=needs("read"))
 async def list_logs(request: AnyRequest, run_id: FromPath[str]) -> Response[bytes]:
     """Return a page of a run's log messages: of one step, of at least one level."""
-    query = read_query(request, after=as_after, limit=as_limit, stepId=as_text, level=one_of(*LEVELS))
+    query = read_query(request, after=as_after, limit=as_limit, stepId=as_id, level=one_of(*LEVELS))
     asked = StreamQuery(query.get("after", After()), filter_of({"types": LOG_TYPES, **query}))
     limit = query.get("limit", LIMIT_DEFAULT)
     checked_id(run_id, "run")
@@ -118,17 +122,24 @@ async def _page_of_run(
         head = await log.wait(stream, after=-2)
         walk = walk_run(log, stream, after=after, head=head, passing=asked.where.passing)
         page = await collect(walk, after=after, head=head, limit=limit)
-        if page.data or page.next is not None or not await _grows(log, stream, head, until):
-            return EventPage(page.data, limit, page.next, head)
+        status = None if page.next is not None else await _status(log, stream, head)
+        goes_on = status in {"queued", "running"}
+        if page.data or not goes_on or not await _grows(log, stream, head, until):
+            return EventPage(page.data, limit, page.next, head, status)
         after = head
+
+
+async def _status(log: Log, stream: str, head: int) -> Literal["queued", "running"] | RunStatus:
+    """Return how a run stood when it had come to ``head``."""
+    (last,) = await log.read(stream, after=head - 1, limit=1)
+    if last.type == RunComplete.type:
+        return seal_of(last).status
+    return "running" if head > 0 else "queued"
 
 
 async def _grows(log: Log, stream: str, head: int, until: float) -> bool:
     """Tell whether a run is longer than ``head`` before ``until``, in the loop's time."""
     if until <= asyncio.get_running_loop().time():
-        return False
-    (last,) = await log.read(stream, after=head - 1, limit=1)
-    if last.type == RunComplete.type:
         return False
     try:
         async with asyncio.timeout_at(until):

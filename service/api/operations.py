@@ -133,6 +133,16 @@ TICKET: Schema = {
     "properties": {"runId": CHOSEN_ID},
 }
 
+STREAMED = (
+    "Server-sent: first a block without data, of `retry` and of the id behind which the stream begins; "
+    "then events with their seq as id, a comment in every 15 s of silence, and at last `event: end` with "
+    "the run's status and lastSeq, or `event: fault` with a problem where it cannot go on. What ends with "
+    "neither was lost, or the service shuts down: come back with Last-Event-ID. NDJSON, which all get who "
+    "do not ask for the other: an event a line, an empty line in every 15 s of silence, and a last line "
+    '{"problem"} where it cannot go on, or the service shuts down. /schema/asyncapi.json has the schemas '
+    "of all of it."
+)
+
 _W = "/api/v2/workflows"
 _R = "/api/v2/workflows/runs/{runId}"
 
@@ -204,9 +214,7 @@ OPERATIONS = (
         "Watch a run from its first event, or from a seq, to its end: as server-sent events, as NDJSON, or "
         "as a WebSocket (one event per text frame; closes 1000 with the run's status)",
         (
-            Answered(200, "Server-sent: events with their seq as id, at last one named end. NDJSON, which "
-                     "all get who do not ask for the other: an event a line, an empty line in every 15 s of "
-                     'silence, a last line {"problem"} where it cannot go on.',
+            Answered(200, STREAMED,
                      {"text/event-stream": {"type": "string"}, NDJSON: {"type": "string"}}),
             Answered(204, "Server-sent: the run is over and nothing is left to send: stop."),
             Answered(101, "The upgrade to a WebSocket."),
@@ -215,8 +223,9 @@ OPERATIONS = (
     ),
     Operation(
         "list_events", "get", f"{_R}/events", "Page through a run's events",
-        (Answered(200, "Events as they are stored.", EventPage),),
-        (AFTER, LIMIT, TYPES, STEP_ID, LEVEL, WAIT), problems=(404, 409),
+        (Answered(200, "Events as they are stored. Whose status says that the run is over is the last page.",
+                  EventPage),),
+        (AFTER, LIMIT, TYPES, STEP_ID, LEVEL, WAIT), problems=(404, 409, 429),
     ),
     Operation(
         "list_logs", "get", f"{_R}/logs", "Page through a run's log messages",

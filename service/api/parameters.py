@@ -4,8 +4,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from service.api.filters import LEVELS
-from service.api.requests import LIMIT_DEFAULT, LIMIT_MAX
+from service.api.filters import LEVELS, PLACE
+from service.api.requests import ID, LIMIT_DEFAULT, LIMIT_MAX
 from service.api.runs import KEY_LENGTH_MAX
 from service.domain.trace import TRACESTATE_BYTES_MAX
 from service.projection import STATUSES
@@ -55,9 +55,13 @@ RUNS = (
     Parameter("since", "Runs started then or later.", TIME),
     Parameter("until", "Runs started before.", TIME),
 )
-AFTER = Parameter("after", "The last seq seen; tail: only what is new; -n: the last n.", {"type": "string"})
-TYPES = Parameter("types", "Event types, separated by commas, or all.", {"type": "string"})
-STEP_ID = Parameter("stepId", "Of this step.", {"type": "string"})
+AFTER = Parameter(
+    "after",
+    "The last seq seen; tail: only what is new; -n: the last n. Both are all of a run that came later.",
+    {"type": "string"},
+)
+TYPES = Parameter("types", "Event types, separated by commas, or all, alone.", {"type": "string"})
+STEP_ID = Parameter("stepId", "Of this step.", {"type": "string", "pattern": f"^{ID.pattern}$"})
 LEVEL = Parameter("level", "Messages of this level at least; other types pass.", {"enum": list(LEVELS)})
 WAIT = Parameter(
     "wait",
@@ -81,5 +85,10 @@ STREAM = (
         "close: a WebSocket is refused by a close code, 4000 and the status, which a web page can see.",
         {"enum": ["close"]},
     ),
-    Parameter("Last-Event-ID", "As after; it overrides it.", {"type": "string"}, "header"),
+    Parameter(
+        "Last-Event-ID",
+        "A seq, as after, which it overrides; over a WebSocket, too.",
+        {"type": "string", "pattern": f"^{PLACE.pattern}$"},
+        "header",
+    ),
 )

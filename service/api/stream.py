@@ -58,9 +58,9 @@ class StreamBounds(Struct, frozen=True):
 class StreamEndpoint:
     """An ASGI app for ``http`` and ``websocket`` scopes that carry ``path_params["run_id"]``.
 
-    ``closing`` is set when the service shuts down. A reader that takes nothing for ``stall_timeout_s`` is
-    closed with 4408. Who may not see a run is told that it is not there; who may no more is sent away
-    within RECHECK_INTERVAL_S.
+    ``closing`` is set when the service shuts down, and its steps then have ``drain_timeout_s``. A reader that
+    takes nothing for ``stall_timeout_s`` is closed with 4408. Who may not see a run is told that it is not
+    there; who may no more is sent away within RECHECK_INTERVAL_S.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class StreamEndpoint:
         closing: asyncio.Event,
         bounds: StreamBounds,
         stall_timeout_s: float,
+        drain_timeout_s: float = 0.0,
         segments: Segments | None = None,
         keepalive_interval_s: float = KEEPALIVE_INTERVAL_S,
         authentication: Authentication | None = None,
@@ -80,6 +81,7 @@ class StreamEndpoint:
         self.closing = closing
         self.bounds = bounds
         self.stall_timeout_s = stall_timeout_s
+        self.drain_timeout_s = drain_timeout_s
         self.keepalive_interval_s = keepalive_interval_s
         self.meter = StreamMeter()
         self.live = LiveRuns(log, self.meter)
@@ -193,7 +195,7 @@ class StreamEndpoint:
         """Return the reading, or what opens it if the run may take its time."""
         query = self._query(scope, reader)
         if query.wait_s and not await self._is_there(reader):
-            return partial(self._opened, reader, query)
+            return partial(self._opened, reader, query.of_a_run_to_come())
         return await self._opened(reader, query)
 
     async def _is_there(self, reader: Reader) -> bool:
@@ -214,6 +216,7 @@ class StreamEndpoint:
             reader=reader,
             stall_timeout_s=self.stall_timeout_s,
             keepalive_interval_s=self.keepalive_interval_s,
+            drain_timeout_s=self.drain_timeout_s,
             meter=self.meter,
         )  # fmt: skip
 

@@ -4,16 +4,28 @@ from re import compile as pattern
 from typing import Protocol
 
 import msgspec
+from msgspec import Struct
 
 from service.api.problems import Problem
 from service.api.stream_control import Message
 from service.api.stream_read import Reading
+from service.domain.events import RunStatus
 from service.wire.stretch import Joined, Stretch
+
+RETRY_S = 3.0  # after which a browser comes back when its connection was lost: what they do anyway
+RESTART_S = 5.0  # from the end of a drain to a service that answers again
 
 EVENT_STREAM = "text/event-stream"
 NDJSON = "application/x-ndjson"
 
 _QUALITY = pattern(r"q\s*=\s*([01](?:\.\d{0,3})?)")
+
+
+class Ended(Struct, frozen=True, rename="camel"):
+    """How a run ended: the data of ``event: end``."""
+
+    status: RunStatus
+    last_seq: int
 
 
 class Form(Protocol):
@@ -22,6 +34,10 @@ class Form(Protocol):
     media_type: str
     no_content: bool
     keepalive: bytes
+
+    def begin(self, reading: Reading) -> bytes:
+        """Return what comes before all else, of a reading that has not been read from."""
+        ...
 
     def events(self, stretch: Stretch) -> Joined:
         """Yield the events as they are stored, many in one text, each text with its last seq."""
@@ -39,8 +55,8 @@ class Form(Protocol):
         """Return why the stream cannot go on."""
         ...
 
-    def shutdown(self, problem: Problem) -> bytes:
-        """Return what is said when the service ends before the run."""
+    def shutdown(self, problem: Problem, *, drain_timeout_s: float) -> bytes:
+        """Return what is said when the service ends before the run: within ``drain_timeout_s``, as a rule."""
         ...
 
 
@@ -50,6 +66,15 @@ class ServerSentEvents:
     media_type = EVENT_STREAM
     no_content = True  # the only thing that stops a browser from reconnecting
     keepalive = b":\n\n"
+
+    def begin(self, reading: Reading) -> bytes:
+        """Return where it begins, and how soon to come back: an id and a pause, without an event.
+
+        Without the id, a browser that is cut off before its first event would ask for ``tail`` again, or for
+        the last n, and these would be others by then. The pause undoes what a shutdown has told it.
+        """
+        cursor = reading.cursor()
+        return _retry(RETRY_S) + (b"\n" if cursor is None else b"id: %d\n\n" % cursor)
 
     def events(self, stretch: Stretch) -> Joined:
         """Yield the events."""
@@ -64,7 +89,7 @@ class ServerSentEvents:
         """Return ``event: end`` with the run's status."""
         seal = reading.seal
         assert seal is not None
-        data = msgspec.json.encode({"status": seal.status, "lastSeq": seal.last_seq})
+        data = msgspec.json.encode(Ended(seal.status, seal.last_seq))
         # With the seal among the events, an id before it would make a browser that reconnects get it again.
         seq = reading.after if reading.sends_seal() else seal.last_seq
         return b"event: end\nid: %d\ndata: %b\n\n" % (seq, data)
@@ -73,9 +98,13 @@ class ServerSentEvents:
         """Return ``event: fault`` with the problem."""
         return b"event: fault\ndata: %b\n\n" % problem.body()
 
-    def shutdown(self, _: Problem) -> bytes:
-        """Return nothing: a browser whose connection ends comes back by itself."""
-        return b""
+    def shutdown(self, _: Problem, *, drain_timeout_s: float) -> bytes:
+        """Return when to come back, which a browser does by itself: not before there is a service again.
+
+        While this one drains, it would be answered 503, as it would by a proxy that finds nobody behind it;
+        any status but 200 is final to an EventSource.
+        """
+        return _retry(drain_timeout_s + RESTART_S) + b"\n"
 
 
 class Lines:
@@ -87,6 +116,10 @@ class Lines:
     media_type = NDJSON
     no_content = False
     keepalive = b"\n"
+
+    def begin(self, _: Reading) -> bytes:
+        """Return nothing."""
+        return b""
 
     def events(self, stretch: Stretch) -> Joined:
         """Yield the events."""
@@ -104,7 +137,7 @@ class Lines:
         """Return a line with the problem."""
         return b'{"problem":%b}\n' % problem.body()
 
-    def shutdown(self, problem: Problem) -> bytes:
+    def shutdown(self, problem: Problem, *, drain_timeout_s: float) -> bytes:  # noqa: ARG002  a browser's
         """Return a line with the problem: without one the run is over and everything has been sent."""
         return self.fault(problem)
 
@@ -120,6 +153,10 @@ def form_for(accept: str | None) -> Form | None:
     if next((qualities[each] for each in (NDJSON, "application/*", "*/*") if each in qualities), False):
         return Lines()
     return ServerSentEvents() if qualities.get("text/*") else None
+
+
+def _retry(after_s: float) -> bytes:
+    return b"retry: %d\n" % round(after_s * 1000)
 
 
 def _qualities(accept: str) -> dict[str, bool]:

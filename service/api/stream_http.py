@@ -35,6 +35,7 @@ async def stream_over_http(
     reader: Reader,
     stall_timeout_s: float,
     keepalive_interval_s: float,
+    drain_timeout_s: float,
     meter: StreamMeter,
 ) -> str:
     """Send what ``reading`` yields, to the run's end; maybe 204 when a finished run has nothing left to send.
@@ -48,6 +49,7 @@ async def stream_over_http(
     body = Body(send)
     reader.begins(reading, reading.head)
     last, how = b"", "end"
+    beginning = form.begin(reading)
     narrator = Narrator(reading)
     first, something = await _begin(narrator)
     if not something and form.no_content:
@@ -57,9 +59,9 @@ async def stream_over_http(
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         last, how = await first_of(
             _listen(receive),
-            _send_all(body, form, first, narrator, meter),
+            _send_all(body, form, beginning, first, narrator, meter),
             _keep_alive(body, form, keepalive_interval_s),
-            _stopped(reader, form),
+            _stopped(reader, form, drain_timeout_s),
         )
     await _farewell(body, last, outgoing)
     return left(outgoing) if how == LEFT else how
@@ -100,10 +102,11 @@ async def _begin(narrator: Narrator) -> tuple[list[Part], bool]:
 
 
 async def _send_all(
-    body: Body, form: Form, first: Iterable[Part], narrator: Narrator, meter: StreamMeter
+    body: Body, form: Form, beginning: bytes, first: Iterable[Part], narrator: Narrator, meter: StreamMeter
 ) -> Last:
     reading = narrator.reading
     try:
+        await body.write(beginning)
         for part in first:
             await _write(body, form, part, meter)
         while True:
@@ -146,10 +149,11 @@ async def _listen(receive: Receive) -> Last:
     return b"", LEFT
 
 
-async def _stopped(reader: Reader, form: Form) -> Last:
+async def _stopped(reader: Reader, form: Form, drain_timeout_s: float) -> Last:
     problem = await reader.stop.reason()
-    said = form.shutdown(problem) if problem is SHUTTING_DOWN else form.fault(problem)
-    return said, str(problem.status)
+    if problem is SHUTTING_DOWN:
+        return form.shutdown(problem, drain_timeout_s=drain_timeout_s), str(problem.status)
+    return form.fault(problem), str(problem.status)
 
 
 async def _farewell(body: Body, last: bytes, outgoing: Outgoing | None) -> None:

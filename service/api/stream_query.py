@@ -2,14 +2,15 @@
 
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
-from service.api.filters import LEVELS, After, EventFilter, as_after, as_place, as_run_types, as_text
+from service.api.filters import LEVELS, After, EventFilter, as_after, as_place, as_run_types
 from service.api.patience import as_wait
-from service.api.requests import Check, one_of, parse_query
+from service.api.requests import Check, as_id, one_of, parse_query
 from service.errors import Fault, InvalidInput
 
-FILTER: dict[str, Check] = {"types": as_run_types, "stepId": as_text, "level": one_of(*LEVELS)}
+FILTER: dict[str, Check] = {"types": as_run_types, "stepId": as_id, "level": one_of(*LEVELS)}
 
 _KNOWN: dict[str, Check] = {
     "after": as_after,
@@ -30,6 +31,10 @@ class StreamQuery(Struct, frozen=True):
     where: EventFilter = EventFilter()
     wait_s: float = 0.0
     control: bool = False
+
+    def of_a_run_to_come(self) -> "StreamQuery":
+        """Return what it asks for where the run was not there yet: to ``tail`` and -n, all of it is new."""
+        return self if self.after.count is None else msgspec.structs.replace(self, after=After())
 
 
 def parse_stream_query(query_string: bytes, last_event_id: str | None) -> StreamQuery:

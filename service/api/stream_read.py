@@ -7,7 +7,7 @@ from typing import Literal
 from service.api.filters import After, EventFilter
 from service.api.stream_query import StreamQuery
 from service.api.turns import Turns
-from service.domain.events import RunComplete, RunStatus, decode_event
+from service.domain.events import RunComplete, RunStart, RunStatus, decode_event
 from service.errors import Conflict, Damaged, NotFound
 from service.log import Log, Recorded
 from service.segments import Segment, Segments
@@ -108,9 +108,19 @@ class Reading:
         """Sleep until the run has more events; may return early. Raises LogUnavailable."""
         await self._log.wait(self.stream, after=self.after)
 
+    def cursor(self) -> int | None:
+        """Return the seq behind which it goes on; None if that is the start, and the header is sent, too."""
+        if self.after >= 0:
+            return self.after
+        return None if self._sends(RunStart.type) else 0
+
     def sends_seal(self) -> bool:
         """Tell whether the seal is among the events that are sent."""
-        return RunComplete.type in self.where.types and self.where.step_id is None
+        return self._sends(RunComplete.type)
+
+    def _sends(self, type_: str) -> bool:
+        """Tell whether events of no step are sent, of this type."""
+        return type_ in self.where.types and self.where.step_id is None
 
     async def over(self) -> bool:
         """Tell whether the run was finished when the reading was opened. Raises LogUnavailable."""
@@ -192,7 +202,9 @@ async def open_reading(
     Raises NotFound for an unknown run, Conflict for a cursor above the head, Damaged, LogUnavailable.
     """
     stream = f"run/{run_id}"
-    head = await _existing(log, run_id, query.wait_s, visible)
+    head, came = await _existing(log, run_id, query.wait_s, visible)
+    if came:
+        query = query.of_a_run_to_come()
     if query.after.seq > head:
         raise Conflict(
             f"Run {run_id!r} is at seq {head}: there is no event {query.after.seq} to continue after.",
@@ -205,18 +217,18 @@ async def open_reading(
     return reading
 
 
-async def _existing(log: Log, run_id: str, wait_s: float, visible: Visible | None) -> int:
-    """Return the head of a run that is there and visible, in time. Raises NotFound."""
+async def _existing(log: Log, run_id: str, wait_s: float, visible: Visible | None) -> tuple[int, bool]:
+    """Return the head of a run that is there and visible in time, and whether it came. Raises NotFound."""
     stream = f"run/{run_id}"
     head = await log.wait(stream, after=-2)
     if head >= 0 and (visible is None or await visible(run_id)):
-        return head
+        return head, False
     try:
         async with asyncio.timeout(wait_s):
             while head < 0:
                 head = await log.wait(stream, after=-1)
             if visible is None or await visible(run_id):
-                return head
+                return head, True
             await asyncio.Event().wait()  # its time has to pass as if the run were not there
     except TimeoutError:
         pass

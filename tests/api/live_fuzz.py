@@ -36,6 +36,7 @@ class Reader:
         self.way = self.chance.choice([*WAYS, over_websocket, over_websocket, page_of])
         self.joins_at = self.chance.randrange(CHUNKS + 2)
         self.slow = self.chance.random() < 0.3
+        self.early = False  # it joined before the run was there
         self.asked: dict[str, str] = {}
         self.head_at_join = 0
         self.connections: list[list[dict]] = []  # the messages of each, decoded
@@ -46,8 +47,8 @@ class Reader:
 
     async def read(self) -> None:
         """Join in time and read to the end."""
-        early = self.way is not page_of and self.chance.random() < 0.1
-        if not early:
+        self.early = self.way is not page_of and self.chance.random() < 0.1
+        if not self.early:
             await self.run.written[self.joins_at].wait()
         self.head_at_join = self.run.head
         self.asked = any_query(self.chance, self.head_at_join)
@@ -55,7 +56,7 @@ class Reader:
             for name in FILTER & self.asked.keys():
                 del self.asked[name]
             self.asked |= self.chance.choice(COMMON)
-        if early:
+        if self.early:
             self.asked["wait"] = "60s"
         if self.way is page_of:
             await self._turn_pages()
@@ -90,11 +91,12 @@ class Reader:
         self.asked = asked
         asked = asked | {"limit": self.chance.choice(["20", "100", "1000"]), "wait": "200ms"}
         while True:
-            over = self.run.over
             page = await page_of(self.run.server, self.run.id, asked)
             self.got += [bytes(event) for event in decode(page["data"], type=list[Raw])]
             cursor, last_seq = decode(page["nextCursor"]), decode(page["lastSeq"])
-            if cursor is None and over:
+            status = decode(page["status"])
+            assert (status is None) == (cursor is not None)
+            if status == "success":
                 return
             asked["after"] = str(last_seq if cursor is None else cursor)
 
@@ -108,7 +110,7 @@ def check(reader: Reader) -> None:
     if reader.asked.get("control"):
         for messages in reader.connections:
             check_controls(messages, events)
-        start = check_hello(reader.connections[0], after, found) if reader.connections[0] else len(events)
+        start = check_hello(reader, after, found) if reader.connections[0] else len(events)
     elif after == "tail" or after.startswith("-"):
         check_suffix(reader, after, found)
         return
@@ -117,13 +119,15 @@ def check(reader: Reader) -> None:
     assert reader.got == [data for seq, data in found if seq > start]
 
 
-def check_hello(messages: list[dict], after: str, found: list[tuple[int, bytes]]) -> int:
+def check_hello(reader: Reader, after: str, found: list[tuple[int, bytes]]) -> int:
     """Return behind which seq the stream says that it begins, which must be where it was asked to."""
-    told = messages[0]["payload"]
+    told = reader.connections[0][0]["payload"]
     start = -1 if told["after"] is None else told["after"]
     # A finished run's lastSeq is that of its steps; its seal comes behind that.
     head = told["lastSeq"] + (told["status"] == "success")
-    if after == "tail":
+    if reader.early and start == -1 and not after.isdecimal():
+        pass  # it was there before the run was, so that all is new to it
+    elif after == "tail":
         assert start == head
     elif after.startswith("-"):
         before = [seq for seq, _ in found if seq <= head]
@@ -154,7 +158,7 @@ def check_suffix(reader: Reader, after: str, found: list[tuple[int, bytes]]) -> 
     """Without control nobody says where it began: it is a suffix, of about the right length."""
     data = [data for _, data in found]
     assert reader.got == data[len(data) - len(reader.got) :]
-    known = len([seq for seq, _ in found if seq <= reader.head_at_join])
+    known = 0 if reader.early else len([seq for seq, _ in found if seq <= reader.head_at_join])
     if after == "tail":
         assert len(reader.got) <= len(data) - known
     else:

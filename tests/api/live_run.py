@@ -31,10 +31,6 @@ class LiveRun:
         self._pipes = [directory / f"{self.id}-{name}" for name in "ab"]
         self._ended = asyncio.Event()
 
-    @property
-    def over(self) -> bool:
-        return bool(self.events)
-
     async def goes_on(self, chunks: int) -> None:
         """Return when so many more chunks have been written, or all."""
         so_far = sum(moment.is_set() for moment in self.written)

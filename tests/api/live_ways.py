@@ -70,6 +70,8 @@ async def over_sse(server, run_id: str, asked: dict[str, str], *, slow: bool) ->
                         assert (said["type"].encode(), said["payload"].get("seq")) == (name, seq)
                     yield data
                     name, seq, data = b"message", None, b""
+                case b"" if not data:
+                    seq = None  # where the stream begins
     if name != b"message":
         assert (name, json.loads(data)["status"]) == (b"end", "success"), "the end is the last"
 

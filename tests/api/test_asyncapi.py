@@ -13,7 +13,10 @@ from service.api.asgi import CLOSING_STATUSES
 from service.api.patience import SHUTTING_DOWN
 from service.api.problems import Problem, problem_of
 from service.errors import Damaged
+from tests.api.streams import Body
 from tests.api.test_openapi import wrong
+from tests.wire import server as wire
+from tests.wire.server import START, FailingLog, client_frame, seal, service, step_log
 
 LINES = "for n in $(seq 1 2400); do echo $n; done"
 
@@ -62,9 +65,54 @@ def frames(server) -> list[dict]:
     return found
 
 
-def test_every_frame_is_described(document, frames):
+async def last_part(separator: bytes, accept: str, *, log=None, stops: bool = False) -> bytes:
+    """Return the last part of a run's stream over HTTP; ``stops``: of a service that does before the run."""
+    with service(log=log) as running:
+        await running.do(running.write(START, *map(step_log, range(1, 5)), *([] if stops else [seal(4)])))
+        body = Body(running, "r", headers=f"Accept: {accept}\r\n")
+        if stops:
+            running.loop.call_soon_threadsafe(running.closing.set)
+        *_, last = await asyncio.to_thread(body.all, separator)
+        body.close()
+        return last
+
+
+def damaged() -> FailingLog:
+    return FailingLog(3, Damaged("run/r", 3))
+
+
+@pytest.fixture(scope="module")
+def over_http() -> list[tuple[str, dict]]:
+    """What really ends streams over HTTP, by the names of the document."""
+    found = []
+    for log in (None, damaged()):
+        last = asyncio.run(last_part(b"\n\n", "text/event-stream", log=log)).decode()
+        name, data = re.fullmatch(r"event: (\w+)\n(?:id: \d+\n)?data: (.*)", last).groups()
+        found.append((f"sse.{name}", json.loads(data)))
+    for log, stops in ((damaged(), False), (None, True)):
+        line = asyncio.run(last_part(b"\n", "application/x-ndjson", log=log, stops=stops))
+        found.append(("ndjson.problem", json.loads(line)))
+    return found
+
+
+def test_what_ends_a_stream_over_http_is_described(document, over_http):
     messages = document["components"]["messages"]
-    assert {frame["type"] for frame in frames} == set(messages), "the runs must bring every message"
+    assert [name for name, _ in over_http] == ["sse.end", "sse.fault", "ndjson.problem", "ndjson.problem"]
+    for name, said in over_http:
+        assert wrong(said, messages[name]["payload"], document) == [], said
+        for key in said:
+            without = {each: value for each, value in said.items() if each != key}
+            required = {"status", "lastSeq", "problem", "type", "title", "detail"}
+            assert bool(wrong(without, messages[name]["payload"], document)) == (key in required)
+    for name in ("end", "fault"):
+        assert f"`event: {name}`" in messages[f"sse.{name}"]["summary"]
+    assert [said["problem"]["status"] for name, said in over_http if name == "ndjson.problem"] == [500, 503]
+
+
+def test_every_frame_is_described(document, frames, over_http):
+    messages = document["components"]["messages"]
+    sent = {frame["type"] for frame in frames} | {name for name, _ in over_http}
+    assert sent == set(messages), "the runs must bring every message"
     for frame in frames:
         assert wrong(frame, messages[frame["type"]]["payload"], document) == [], frame
 
@@ -95,6 +143,40 @@ def test_its_parameters_are_those_that_the_stream_knows(server, document):
     properties = document["channels"]["run"]["bindings"]["ws"]["query"]["properties"]
     problem = server.get("/api/v2/workflows/runs/x/stream?nonsense=1").json
     assert problem["errors"][0]["message"] == f"is unknown; known are {', '.join(properties)}"
+
+
+def test_a_websocket_goes_on_behind_the_last_event_id_too(server, document, frames):
+    assert list(document["channels"]["run"]["bindings"]["ws"]["headers"]["properties"]) == ["Last-Event-ID"]
+    run_id = frames[0]["runId"]
+    last = server.run(run_id)["lastSeq"]
+
+    async def first() -> dict:
+        url = f"{server.ws_url}/api/v2/workflows/runs/{run_id}/stream?after=1"
+        async with connect(url, additional_headers={"Last-Event-ID": str(last - 1)}) as client:
+            return json.loads(await client.recv())
+
+    assert asyncio.run(first())["seq"] == last
+
+
+def bad_frames() -> dict[int, bytes]:
+    """Frames of a client, and how it is closed for each."""
+    return {
+        1002: bytes([0xF1, 0x80, 0, 0, 0, 0]),
+        1007: client_frame(1, b"\xff\xff"),
+        1008: client_frame(1, b"x") * 600,
+        1009: client_frame(1, b"x" * 4097),
+    }
+
+
+@pytest.mark.parametrize("code", bad_frames())
+def test_every_close_that_a_client_brings_on_itself_is_described(document, code):
+    with service() as running:
+        asyncio.run(running.write_run(0, sealed=False))
+        with wire.upgrade(running) as client:
+            wire.read_head(client)
+            client.sendall(bad_frames()[code])
+            assert wire.close_of(wire.frames_of(wire.read_all(client)))[0] == code
+    assert document["channels"]["run"]["x-close-codes"][str(code)]["client"] == "mend"
 
 
 def test_every_refusal_has_a_close_code_that_is_described(document):

@@ -48,6 +48,7 @@ async def test_a_page_comes_with_the_first_event_that_passes(history: History) -
     await append_run(history.log, "r1", [log_line("a", "!", "error")], after=2)
     page = await asked
     assert (seqs(page["data"]), page["lastSeq"], page["nextCursor"]) == ([3], 3, None)
+    assert page["status"] == "running"
     assert history.context.held.count == 0
 
 
@@ -58,11 +59,17 @@ async def test_the_run_may_not_exist_yet(history: History) -> None:
     assert (await history.get("/workflows/runs/r2/events?wait=20ms", 404))["status"] == 404
 
 
+async def test_of_a_run_to_come_all_is_new(history: History) -> None:
+    asked = await held(history, "after=tail&wait=5m")
+    await append_run(history.log, "r1", [start(), StepStart("a", "…", 1)])
+    assert seqs((await asked)["data"]) == [1]
+
+
 async def test_nothing_comes_in_time(history: History) -> None:
     await append_run(history.log, "r1", [start()])
     began = time.monotonic()
     page = await history.get(f"{EVENTS}?wait=60ms")
-    assert (page["data"], page["nextCursor"], page["lastSeq"]) == ([], None, 0)
+    assert (page["data"], page["nextCursor"], page["lastSeq"], page["status"]) == ([], None, 0, "queued")
     assert time.monotonic() - began >= 0.06
 
 
@@ -71,9 +78,33 @@ async def test_nothing_will_ever_come_once_the_run_is_over(history: History) -> 
     asked = await held(history, "after=tail&wait=5m")
     await append_run(history.log, "r1", [seal("success", 1)], after=1)
     page = await asked
-    assert (page["data"], page["lastSeq"]) == ([], 2)
+    assert (page["data"], page["lastSeq"], page["status"]) == ([], 2, "success")
     async with asyncio.timeout(20):
-        assert (await history.get(f"{EVENTS}?after=2&wait=5m"))["data"] == []
+        page = await history.get(f"{EVENTS}?after=2&wait=5m")
+    assert (page["data"], page["lastSeq"], page["status"]) == ([], 2, "success")
+
+
+@pytest.mark.parametrize("status", ["success", "failed", "cancelled"])
+async def test_who_turns_pages_finds_the_end_of_the_run(history: History, status: str) -> None:
+    """It knows nothing but the pages."""
+    lines = [log_line("a", "…") for _ in range(7)]
+    await append_run(history.log, "r1", [start(), StepStart("a", "…", 1), *lines])
+    found, said, after = [], [], 0
+    for _ in range(10):
+        page = await history.get(f"{EVENTS}?after={after}&limit=3&wait=1ms")
+        found += seqs(page["data"])
+        said.append(page["status"])
+        if page["status"] not in {None, "queued", "running"}:
+            break
+        if page["nextCursor"] is None:
+            await append_run(
+                history.log, "r1", [StepComplete("a", "…", status, 1, 1), seal(status, 9)], after=8
+            )
+        after = page["lastSeq"] if page["nextCursor"] is None else page["nextCursor"]
+    assert found == [*range(1, 10)]
+    assert said == [None, None, "running", status]
+    assert (await history.get("/workflows/runs/r1/logs?limit=2"))["status"] is None
+    assert (await history.get("/workflows/runs/r1/logs"))["status"] == status
 
 
 async def test_what_is_there_is_not_waited_for(history: History) -> None:

@@ -205,6 +205,12 @@ def test_what_is_answered_is_what_is_described(server, document, run_id):
             assert_described(document, method, path, answer)
 
 
+def test_what_may_be_held_may_be_throttled(document):
+    """One user's requests that wait are bounded, as are one user's streams."""
+    for path in ("events", "stream"):
+        assert "429" in operation_of(document, "get", f"{W}/runs/x/{path}")["responses"]
+
+
 def test_the_gate_s_problems_are_described(server, document):
     for headers, status in (({"host": "evil.example"}, 421), ({"origin": "null"}, 403)):
         answer = server.request("GET", W, headers=headers)

@@ -47,7 +47,8 @@ def over_sse(server, run_id: str, query: str) -> list[bytes]:
     answer = server.get(f"/api/v2/workflows/runs/{run_id}/stream?{query}", accept="text/event-stream")
     if answer.status == 204:
         return []
-    *blocks, end = answer.body.removesuffix(b"\n\n").split(b"\n\n")
+    beginning, *blocks, end = answer.body.removesuffix(b"\n\n").split(b"\n\n")
+    assert beginning.startswith(b"retry: ")
     assert end.startswith(b"event: end\n")
     found = []
     for block in blocks:

@@ -50,8 +50,8 @@ def test_the_wait(text, wait_s):
 
 
 def test_the_step_and_the_level():
-    where = parse_stream_query(b"stepId=a%20b&level=warn", None).where
-    assert where == EventFilter(step_id="a b", level="warn")
+    where = parse_stream_query(b"stepId=Step_1-a&level=warn", None).where
+    assert where == EventFilter(step_id="Step_1-a", level="warn")
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,9 @@ def test_the_step_and_the_level():
         (b"after=1000000000000000", None, {"/query/after": "must be a seq"}),
         (b"after=1&after=1", None, {"/query/after": "given twice"}),
         (b"types=", None, {"/query/types": "holds ''"}),
-        (b"types=all,step_log", None, {"/query/types": "holds 'all'"}),
+        (b"types=all,step_log", None, {"/query/types": "holds 'all' among others; it stands alone"}),
+        (b"types=step_log,all", None, {"/query/types": "it stands alone"}),
+        (b"types=All", None, {"/query/types": "holds 'All'; known are all, run_complete"}),
         (
             b"types=step_log,nonsense,workflow_created",
             None,
@@ -82,6 +84,10 @@ def test_the_step_and_the_level():
         (b"control=yes", None, {"/query/control": "one of 0, 1"}),
         (b"errors=status", None, {"/query/errors": "one of close"}),
         (b"stepId=a&stepId=b", None, {"/query/stepId": "given twice"}),
+        *(
+            (b"stepId=" + text, None, {"/query/stepId": "must be 1 to 128 letters, digits, _ or -"})
+            for text in (b"", b"a%20b", b"a,b", b"%C3%A4", b"x" * 129)
+        ),
         (
             b"After=1",
             None,

@@ -18,10 +18,11 @@ def running():
 
 
 class EventSource(Body):
-    """Server-sent events and comments, block by block."""
+    """Server-sent events and comments, block by block, behind the block that each stream begins with."""
 
     def __init__(self, running, run_id: str, query: str = "", headers: str = "Accept: text/event-stream\r\n"):
         super().__init__(running, run_id, query, headers)
+        self.beginning = self.next() if self.status == 200 else None
 
     def next(self, separator: bytes = b"\n\n") -> bytes | None:
         return super().next(separator)
@@ -87,6 +88,36 @@ async def test_cursors_are_those_of_the_websocket(running, source, query, first)
     assert source("cursors", query).all() == expected
 
 
+@pytest.mark.parametrize(
+    ("query", "first"),
+    [
+        ("", 0),
+        ("?after=2", 2),
+        ("?after=tail", 5),
+        ("?after=-2", 3),
+        ("?after=-99", 0),
+        ("?after=-1&level=error", 0),  # none of them is so far
+        ("?after=-6&stepId=s&types=all", 0),
+        ("?types=all", None),  # behind an id, the header would not be sent
+        ("?types=run_start&after=0", 0),
+    ],
+)
+async def test_it_begins_with_where_it_begins(running, source, query, first):
+    """So that a browser comes back there that was cut off before its first event."""
+    if not await running.stored("begins"):
+        await running.write_run(5, sealed=False, run_id="begins")
+    assert source("begins", query).beginning == b"retry: 3000" + (
+        b"" if first is None else b"\nid: %d" % first
+    )
+
+
+async def test_a_run_that_was_waited_for_begins_at_its_start(running, source):
+    opening = asyncio.create_task(asyncio.to_thread(source, "came", "?wait=30s&after=tail"))
+    await asyncio.sleep(0.1)
+    await running.write_run(2, sealed=False, run_id="came")
+    assert (await opening).beginning == b"retry: 3000\nid: 0"
+
+
 async def test_last_event_id_overrides_the_query(running, source):
     await running.write_run(5, run_id="last-id")
     headers = "Accept: text/event-stream\r\nLast-Event-ID: 4\r\n"
@@ -148,3 +179,15 @@ async def test_a_damaged_event_is_reported_with_its_seq_and_not_delivered():
         assert again.status == 500
         assert json.loads(again.problem())["seq"] == 3
         again.close()
+
+
+async def test_a_shutdown_tells_a_browser_to_come_back_when_there_is_a_service_again():
+    """Until then there is only a 503 to meet, from us or from a proxy, and that is final to an EventSource."""
+    with service(drain_timeout_s=30.0) as running:
+        await running.write_run(1, sealed=False)
+        stream = EventSource(running, "r")
+        assert stream.beginning == b"retry: 3000\nid: 0", "what a shutdown has told it holds no longer"
+        assert stream.next() == block(1, (await running.stored())[0])
+        running.loop.call_soon_threadsafe(running.closing.set)
+        assert await asyncio.to_thread(stream.all) == [b"retry: 35000"]
+        stream.close()

@@ -42,6 +42,32 @@ async def test_a_websocket_is_accepted_at_once_and_gets_the_run(running):
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1000, "run success lastSeq=1")
 
 
+@pytest.mark.parametrize("after", ["tail", "-1"])
+async def test_of_a_run_to_come_all_is_new(running, body, after):
+    """Also what it had by the time that it was noticed."""
+    run_id = f"new-{time.monotonic_ns()}"
+    query = f"?wait=30s&after={after}"
+    opening = asyncio.create_task(asyncio.to_thread(body, run_id, query))
+    async with connect(running.url(run_id, query)) as client:
+        await until(lambda: [each.run_id for each in running.endpoint.readers].count(run_id) == 2)
+        await asyncio.sleep(0.05)
+        await running.do(running.write(START, step_log(1), step_log(2), seal(2), run_id=run_id))
+        stored = await running.stored(run_id)
+        assert [(await client.recv()).encode() for _ in range(2)] == stored
+    text = b"".join(await asyncio.to_thread((await opening).all, b"\n"))
+    assert all(event in text for event in stored)
+
+
+async def test_a_run_that_comes_right_after_the_first_look_is_new(running, monkeypatch):
+    async def not_there(_) -> bool:
+        await running.write(START, step_log(1), seal(1), run_id="at-once")
+        return False
+
+    monkeypatch.setattr(running.endpoint, "_is_there", not_there)
+    async with connect(running.url("at-once", "?wait=30s&after=tail")) as client:
+        assert [(await client.recv()).encode()] == await running.stored("at-once")
+
+
 @pytest.mark.parametrize(
     ("query", "close"),
     [

@@ -1,4 +1,4 @@
-"""What may stand between a client and the service: a server that lies, and a proxy that knows no upgrades."""
+"""What may stand between a client and the service: a server that lies, proxies that cut, or know no upgrades."""
 
 import base64
 import hashlib
@@ -111,39 +111,62 @@ class Liar(Between):
             pass
 
 
-class NoUpgrades(Between):
-    """A proxy in front of ``target_port`` that answers a WebSocket's upgrade with 403, or never if ``silent``."""
+class Relay(Between):
+    """A proxy in front of ``target_port``. ``said``: what has been handed on to clients."""
 
-    def __init__(self, target_port: int, *, silent: bool = False) -> None:
+    def __init__(self, target_port: int) -> None:
         super().__init__()
+        self.said = b""
         self._target_port = target_port
-        self._silent = silent
+
+    def cut(self) -> None:
+        """End every connection, behind what was handed on."""
+        for peer in self._peers:
+            _shut(peer)
 
     def _connection(self, peer: socket.socket, head: bytes) -> None:
-        if b"upgrade: websocket" in head.lower():
-            if not self._silent:
-                peer.sendall(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-                peer.shutdown(socket.SHUT_WR)
-            while peer.recv(65536):
-                pass
-            return
+        if not _upgrades(head):
+            head = re.sub(rb"(?i)\r\nconnection: [^\r]*", b"\r\nconnection: close", head)
         with socket.create_connection(("127.0.0.1", self._target_port), TIMEOUT_S) as service:
-            service.sendall(re.sub(rb"(?i)\r\nconnection: [^\r]*", b"\r\nconnection: close", head))
-            watching = threading.Thread(target=_shut_after, args=(peer, service), daemon=True)
-            watching.start()
+            service.sendall(head)
+            listening = threading.Thread(target=_hand_on, args=(peer, service), daemon=True)
+            listening.start()
             try:
                 while data := service.recv(65536):
                     peer.sendall(data)
+                    self.said += data
             finally:
                 _shut(peer)
-                watching.join()
+                listening.join()
 
 
-def _shut_after(peer: socket.socket, service: socket.socket) -> None:
-    """Let the service know when the client is gone."""
-    try:
+class NoUpgrades(Relay):
+    """A relay that answers a WebSocket's upgrade with 403, or never if ``silent``."""
+
+    def __init__(self, target_port: int, *, silent: bool = False) -> None:
+        super().__init__(target_port)
+        self._silent = silent
+
+    def _connection(self, peer: socket.socket, head: bytes) -> None:
+        if not _upgrades(head):
+            super()._connection(peer, head)
+            return
+        if not self._silent:
+            peer.sendall(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            peer.shutdown(socket.SHUT_WR)
         while peer.recv(65536):
             pass
+
+
+def _upgrades(head: bytes) -> bool:
+    return b"upgrade: websocket" in head.lower()
+
+
+def _hand_on(peer: socket.socket, service: socket.socket) -> None:
+    """Let the service have what the client says, and know when it is gone."""
+    try:
+        while data := peer.recv(65536):
+            service.sendall(data)
     except OSError:
         pass
     _shut(service)

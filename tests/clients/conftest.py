@@ -7,9 +7,11 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from scripts.upstream import Upstream
+from tests.clients.between import Relay
 from tests.clients.client import Client, installed
 from tests.clients.javascript import DEFINITION, watcher
 from tests.clients.published import at, block
+from tests.clients.waiting import Waiting
 from tests.server import Server
 
 CHROMIUM = "/usr/bin/chromium"
@@ -65,6 +67,20 @@ def hosted(tmp_path_factory, upstream):
     with Server(tmp_path_factory.mktemp("hosted"), **settings) as server:
         server.create("js", DEFINITION)
         yield server
+
+
+@pytest.fixture
+def relay(hosted):
+    with Relay(hosted.port) as relay:
+        yield relay
+
+
+@pytest.fixture
+def waiting(hosted, tmp_path):
+    """A run that waits until the test lets it go on."""
+    waiting = Waiting(hosted, tmp_path)
+    yield waiting
+    waiting.let_go()
 
 
 @pytest.fixture(scope="session")

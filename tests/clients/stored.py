@@ -15,7 +15,7 @@ def stored(server: Server, run_id: str) -> list[str]:
     texts = []
     for block in blocks:
         fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
-        if "id" in fields and "event" not in fields:
+        if "data" in fields and "event" not in fields:
             texts.append(fields["data"])
     events = [json.loads(text) for text in texts]
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))

@@ -5,6 +5,7 @@ from uuid import uuid4
 import pytest
 
 from tests.clients.javascript import DEFINITION, HELD, texts
+from tests.clients.waiting import AWAY_S
 from tests.server import Server
 
 both = pytest.mark.parametrize("transport", ["websocket", "sse"])
@@ -133,6 +134,14 @@ def test_it_comes_back_when_the_service_does(transport, tmp_path, closed_upstrea
         expected = texts(server, run_id)
         assert watching.ended().events == expected
         assert watching.end == ended(server, run_id, len(expected))
+
+
+@both
+def test_cut_off_before_its_first_event_it_loses_nothing(transport, relay, waiting, watch):
+    watching = watch(relay.url, waiting.id, transport, after="tail", pauseMs=AWAY_S * 1000)
+    waiting.miss(relay)
+    assert watching.ended().events == waiting.new
+    assert len(watching.said("pause")) == 1
 
 
 @both

@@ -12,6 +12,7 @@ from service.client import Backoff, Client
 from service.client.watch import Watch
 from tests.clients.client import ROOT
 from tests.clients.torture import CuttingProxy
+from tests.clients.waiting import AWAY_S
 from tests.server import Server
 
 LINES = 20_000
@@ -190,6 +191,22 @@ def test_a_service_without_room_is_waited_for(tmp_path):
         watch = asyncio.run(watched(server))
         assert watch.summary == f"{watch.received} of {watch.received} events"
     assert [pause_s for pause_s in pauses if pause_s < 5] == []  # what Retry-After says
+
+
+def test_cut_off_before_its_first_event_it_loses_nothing(relay, waiting):
+    pauses = []
+
+    async def away(pause_s: float) -> None:
+        pauses.append(pause_s)
+        await asyncio.sleep(AWAY_S)
+
+    async def watched() -> list[bytes]:
+        watch = Client(relay.url, backoff=Backoff(sleep=away)).watch(waiting.id, after="tail")
+        data, _ = await asyncio.gather(received(watch), asyncio.to_thread(waiting.miss, relay))
+        return data
+
+    assert [data.decode() for data in asyncio.run(watched())] == waiting.new
+    assert len(pauses) == 1
 
 
 def test_a_run_may_come_later_than_its_watch(server):

@@ -42,7 +42,11 @@ class Service:
             "bounds": StreamBounds(**{"watchers_max": 100, "watchers_per_run_max": 50} | bounds)
         } | {
             name: options.pop(name, default)
-            for name, default in (("stall_timeout_s", 60.0), ("keepalive_interval_s", KEEPALIVE_INTERVAL_S))
+            for name, default in (
+                ("stall_timeout_s", 60.0),
+                ("drain_timeout_s", 0.0),
+                ("keepalive_interval_s", KEEPALIVE_INTERVAL_S),
+            )
         }
         self.config = uvicorn.Config(
             self.app,

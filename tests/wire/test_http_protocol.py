@@ -259,4 +259,4 @@ async def test_a_shutdown_ends_a_stream_of_events_without_an_end_event():
             body = await asyncio.to_thread(read_all, client)
         assert body.endswith(b"0\r\n\r\n"), "a whole response: the browser reconnects by itself"
         assert b"event: end" not in body
-        assert body.count(b"id: ") == 2
+        assert body.count(b"data: ") == 2
