@@ -15,6 +15,7 @@ from tests.attacks import (
     inside,
     openapi,
     readers,
+    results,
     ws_frames,
 )
 
@@ -39,6 +40,7 @@ ATTACKS = {
     "commands": Attack(commands.run, "commands under each containment", 22, 1_000, commands.why_not),
     "output": Attack(commands.pour, "GiB of output", 1, 10),
     "canaries": Attack(canaries.run, "secrets, each shown in 43 ways", 4, 200),
+    "results": Attack(results.run, "runs over what no step expects", 300, 10_000),
     "inside": Attack(inside.run, "spellings of inner addresses, each in four ways", 250, 5_000),
     "descriptors": Attack(descriptors.run, "times without a file descriptor", 2, 100),
     "clock": Attack(clock.run, "jumps of the clock under load, drains among them", 3, 100, clock.why_not),
