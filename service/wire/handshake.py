@@ -48,7 +48,7 @@ def _malformed(given: dict[bytes, list[bytes]]) -> tuple[HTTPStatus, str] | None
     if len(given[b"upgrade"]) > 1:
         return bad, "Upgrade must be websocket and nothing else."
     if len(given.get(b"origin", ())) > 1:
-        return bad, "Origin must not be given twice."
+        return HTTPStatus.FORBIDDEN, "Origin must not be given twice."  # as to any request
     if b"transfer-encoding" in given or any(size != b"0" for size in given.get(b"content-length", ())):
         return bad, "A WebSocket's request has no body."
     try:

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import re
 import threading
 from contextlib import contextmanager
 
@@ -89,26 +90,33 @@ NUMBERS = [
 def said_by(result: Result) -> str:
     assert (result.code, result.out) == (2, ""), result
     assert "Traceback" not in result.err
-    return " ".join(word for word in result.err.split() if word != "│")
+    return unbroken(result.err)
+
+
+def unbroken(text: str) -> str:
+    """Return a text without what a frame, or a long path in it, puts anywhere: ends of lines."""
+    return re.sub(r"[\s│]", "", text)
 
 
 @pytest.mark.parametrize(("text", "said"), NUMBERS, ids=range(len(NUMBERS)))
 def test_a_number_that_no_service_takes_is_named(text, said, tmp_path):
-    assert f"x: {said}" in said_by(tailrace(NOWHERE, "run", written(tmp_path, FLOW), "--var", f"x={text}"))
+    assert unbroken(f"x: {said}") in said_by(
+        tailrace(NOWHERE, "run", written(tmp_path, FLOW), "--var", f"x={text}")
+    )
     path = tmp_path / "f.json"
     path.write_text(f'{{"steps": {text}}}')
-    assert f"f.json: {said}" in said_by(tailrace(NOWHERE, "run", path))
+    assert unbroken(f"f.json: {said}") in said_by(tailrace(NOWHERE, "run", path))
 
 
 def test_a_file_with_a_number_that_json_does_not_have_is_not_json():
-    assert "is not JSON: NaN is no number in JSON" in said_by(
+    assert unbroken("is not JSON: NaN is no number in JSON") in said_by(
         tailrace(NOWHERE, "run", "-", stdin='{"a": NaN}')
     )
 
 
 @pytest.mark.parametrize("verb", ["show", "watch", "history", "cancel", "ls --workflow"])
 def test_an_empty_id_is_refused(verb):
-    assert "an id has at least one character" in said_by(tailrace(NOWHERE, *verb.split(), ""))
+    assert unbroken("an id has at least one character") in said_by(tailrace(NOWHERE, *verb.split(), ""))
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ BAD = [
     ({"key": "\xff" * 24}, 400, {}),
     ({"more": "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"}, 400, {}),
     ({"more": "Upgrade: websocket\r\n"}, 400, {}),
-    ({"more": "Origin: http://x\r\nOrigin: http://x\r\n"}, 400, {}),
+    ({"more": "Origin: http://x\r\nOrigin: http://x\r\n"}, 403, {}),
     ({"connection": "Upgrade, a b"}, 400, {}),
     ({"more": "Sec-WebSocket-Protocol: a b\r\n"}, 400, {}),
     ({"more": "Content-Length: 5\r\n", "body": "hello"}, 400, {}),
