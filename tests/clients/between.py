@@ -6,6 +6,8 @@ import json
 import re
 import socket
 import threading
+import time
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 from service.wire.frames import text_frame
@@ -119,6 +121,10 @@ class Relay(Between):
         self.said = b""
         self._target_port = target_port
 
+    def wait_for(self, text: bytes) -> None:
+        """Return once that has been handed on to a client."""
+        until(lambda: text in self.said)
+
     def cut(self) -> None:
         """End every connection, behind what was handed on."""
         for peer in self._peers:
@@ -156,6 +162,14 @@ class NoUpgrades(Relay):
             peer.shutdown(socket.SHUT_WR)
         while peer.recv(65536):
             pass
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Return once that is so."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def _upgrades(head: bytes) -> bool:

@@ -54,7 +54,7 @@ def test_cut_off_before_its_first_event_it_loses_nothing(page, relay, waiting, q
     page.goto(f"{relay.url}/health")
     page.evaluate(WATCH, f"/api/v2/workflows/runs/{waiting.id}/stream{query}")
     page.wait_for_function("window.seen.states.at(-1) === 'open'")
-    time.sleep(0.3)  # to take what the stream begins with
+    relay.wait_for(b"\nid: ")
     relay.cut()
     waiting.go_on()
     page.wait_for_function(ENDED)

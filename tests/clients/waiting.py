@@ -1,9 +1,8 @@
 """A run that waits for a test, so that all it says from then on is new."""
 
-import time
 from pathlib import Path
 
-from tests.clients.between import Relay
+from tests.clients.between import Relay, until
 from tests.clients.javascript import texts
 from tests.server import Server
 
@@ -25,8 +24,7 @@ class Waiting:
         after = {"type": "command", "config": {"command": "true"}, "dependsOn": ["wait"]}
         server.create(directory.name, {"steps": {"wait": wait, "after": after}})
         self.id = server.execute(directory.name)
-        while b"waiting" not in server.get(f"/api/v2/workflows/runs/{self.id}/events").body:
-            time.sleep(0.02)
+        until(lambda: b"waiting" in server.get(f"/api/v2/workflows/runs/{self.id}/events").body)
 
     def go_on(self) -> None:
         """Let it go on; returns when it is over."""
@@ -38,8 +36,7 @@ class Waiting:
 
     def miss(self, relay: Relay) -> None:
         """Cut off a client that has been told where its stream begins, and let it miss all the rest."""
-        while b"stream.caught_up" not in relay.said:
-            time.sleep(0.01)
+        relay.wait_for(b"stream.caught_up")
         relay.cut()
         self.go_on()
 
