@@ -4,7 +4,7 @@
 are through, ``recover`` deals with attempts that a dead process left open.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from msgspec import UNSET, Struct
@@ -31,6 +31,8 @@ from service.domain.expressions import MISSING
 from service.domain.retry import retry_delay_ms
 from service.domain.run import CANCELLED, Ending, Run, StepState
 
+MAPPED_BYTES_MAX = 1024 * 1024  # of all outputs of one attempt
+VARIABLES_BYTES_MAX = 8 * 1024 * 1024  # of a run
 ERROR_CHARS_MAX = 2_000  # of an error's message; what a program prints is in its own lines
 INTERRUPTIONS_MAX = 5  # a step that takes the process down with it is not tried for ever
 
@@ -98,8 +100,7 @@ def finish(run: Run, step_id: str, ended: Ended, *, now_ms: int) -> list[Payload
     if run.ending is not None and ended.status in {"cancelled", "interrupted"}:
         return [_stopped(state, run.ending, now_ms)]
     if ended.status == "success":
-        changes = _changes(run, state.spec, ended.document, now_ms)
-        fault = _unrecordable(changes, ended.recorded)
+        changes, fault = _results(run, state.spec, ended, now_ms)
         if fault is None:
             return [*changes, _complete(state, "success", now_ms, output=ended.recorded)]
         ended = Ended("failed", {}, {}, fault)
@@ -107,7 +108,7 @@ def finish(run: Run, step_id: str, ended: Ended, *, now_ms: int) -> list[Payload
     retry_at = None if run.ending is not None else _retry_at_ms(run, state, ended, now_ms)
     if retry_at is not None:
         return [_try_again(state, ended, error, retry_at, now_ms)]
-    output = ended.recorded if ended.recorded and _unrecordable([], ended.recorded) is None else UNSET
+    output = ended.recorded if ended.recorded and _unrecordable(ended.recorded) is None else UNSET
     return [_complete(state, "failed", now_ms, error=error, output=output)]
 
 
@@ -232,10 +233,13 @@ def _try_again(state: StepState, ended: Ended, error: Error, retry_at_ms: int, n
     )  # fmt: skip
 
 
-def _changes(run: Run, spec: StepSpec, document: Json, now_ms: int) -> list[Payload]:
-    """Return the changes that the step's output mapping makes; a missing path is null, with a warning."""
+def _changes(run: Run, spec: StepSpec, document: Json, now_ms: int) -> tuple[list[Payload], Error | None]:
+    """Return the changes that the step's output mapping makes, and why they cannot be kept, None if they can.
+
+    A missing path is null, with a warning.
+    """
     events: list[Payload] = []
-    present = run.variables
+    present, mapped_bytes = run.variables, 0
     for name, path in spec.output:
         value = path.find(document)
         if value is MISSING:
@@ -243,31 +247,51 @@ def _changes(run: Run, spec: StepSpec, document: Json, now_ms: int) -> list[Payl
             events.append(
                 log_line(spec.id, "warn", f"Output {path.text!r} is missing: {name} is null.", now_ms)
             )
+        size = len(encode_value(value))
+        mapped_bytes += size  # before anything is done with it: it may be mapped thousands of times
+        if size > VALUE_BYTES_MAX:
+            return [], Error("output_too_large", f"Variable {name} is over {VALUE_BYTES_MAX} bytes.")
+        if mapped_bytes > MAPPED_BYTES_MAX:
+            said = f"The outputs of one attempt are over {MAPPED_BYTES_MAX} bytes together."
+            return [], Error("output_too_large", said)
         if name not in present:
             events.append(VariableChange(spec.id, name, None, value, "create"))
         elif not _same(present[name], value):
             events.append(VariableChange(spec.id, name, present[name], value, "update"))
-    return events
+    return events, _too_many(present, events)
+
+
+def _too_many(present: Json, changes: Sequence[Payload]) -> Error | None:
+    """Say whether a run's variables would be too large together."""
+    new = {each.var_name: each.new_value for each in changes if isinstance(each, VariableChange)}
+    if len(present) + len(new) <= VARIABLES_BYTES_MAX // VALUE_BYTES_MAX:
+        return None  # whatever they are
+    if sum(len(encode_value(value)) for value in (present | new).values()) <= VARIABLES_BYTES_MAX:
+        return None
+    return Error(
+        "output_too_large", f"The run's variables would be over {VARIABLES_BYTES_MAX} bytes together."
+    )
 
 
 def _same(old: Any, new: Any) -> bool:
     """JSON equality: objects have no order; 1, 1.0 and true differ, as in bytes that a reader compares."""
     if isinstance(old, str) and isinstance(new, str):
         return old == new
-    try:
-        return encode_sorted(old) == encode_sorted(new)
-    except UNENCODABLE:
-        return False  # and the change to it will be refused
+    return encode_sorted(old) == encode_sorted(new)
 
 
-def _unrecordable(changes: list[Payload], recorded: Json) -> Error | None:
-    """Say why a step's results cannot be kept as they are, None if they can."""
+def _results(run: Run, spec: StepSpec, ended: Ended, now_ms: int) -> tuple[list[Payload], Error | None]:
+    """Return the changes that a success makes, and why its results cannot be kept, None if they can."""
     try:
-        for event in changes:
-            if isinstance(event, VariableChange) and len(encode_value(event.new_value)) > VALUE_BYTES_MAX:
-                return Error(
-                    "output_too_large", f"Variable {event.var_name} is over {VALUE_BYTES_MAX} bytes."
-                )
+        changes, fault = _changes(run, spec, ended.document, now_ms)
+    except UNENCODABLE as error:
+        return [], Error("output_unencodable", f"The output has no JSON form: {error}")
+    return changes, fault or _unrecordable(ended.recorded)
+
+
+def _unrecordable(recorded: Json) -> Error | None:
+    """Say why what a step leaves cannot be kept as it is, None if it can."""
+    try:
         if len(encode_value(recorded)) > VALUE_BYTES_MAX:
             return Error("output_too_large", f"The output is over {VALUE_BYTES_MAX} bytes.")
     except UNENCODABLE as error:
