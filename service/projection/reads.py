@@ -10,6 +10,10 @@ from msgspec import Raw, Struct
 
 LIVE_STATUSES = ("queued", "running")
 STATUSES = (*LIVE_STATUSES, "success", "failed", "cancelled")
+OUTPUTS_BYTES_MAX = 4 * 1024 * 1024  # of one answer: a run of a thousand steps may have sixteen times that
+_OUTPUT = (
+    """case when sum(length(cast(output as blob))) over (order by place, step_id) <= ? then output end"""
+)
 _SUMMARY_COLUMNS = """run_id, workflow_id, workflow_version, status, start_time, end_time, duration,
     last_seq, error, hash, owner"""
 
@@ -33,11 +37,16 @@ class RunSummary(Struct, rename="camel"):
     started_by: str | None
 
 
-class RunContext(Struct, frozen=True):
-    """A run's values as they are now: its variables, and the recorded output of each step that has one."""
+class RunContext(Struct, frozen=True, omit_defaults=True):
+    """A run's values as they are now: its variables, and the recorded output of each step that has one.
+
+    ``omitted``: steps whose output is left out, as those before it in the definition have 4 MiB together. The
+    events of a step have it: ``…/events?types=step_complete&stepId=``.
+    """
 
     variables: dict[str, Raw]
     outputs: dict[str, Raw]
+    omitted: list[str] = []
 
 
 class RunDetail(RunSummary, rename="camel", kw_only=True):
@@ -46,8 +55,11 @@ class RunDetail(RunSummary, rename="camel", kw_only=True):
     context: RunContext
 
 
-class StepRow(Struct, frozen=True, rename="camel"):
-    """A step of a run: ``pending`` until its first attempt. ``duration`` in ms."""
+class StepRow(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A step of a run: ``pending`` until its first attempt. ``duration`` in ms.
+
+    ``output_omitted``: the output is left out, as those before it have 4 MiB together; its events have it.
+    """
 
     step_id: str
     step_name: str
@@ -58,6 +70,7 @@ class StepRow(Struct, frozen=True, rename="camel"):
     duration: int | None
     error: Raw | None
     output: Raw | None
+    output_omitted: bool = False
 
 
 class VariableRow(Struct, frozen=True, rename="camel"):
@@ -140,10 +153,14 @@ def select_run(db: sqlite3.Connection, run_id: str) -> RunDetail | None:
         return None
     variables = db.execute("select name, value from variables where run_id = ?", (run_id,))
     outputs = db.execute(
-        "select step_id, output from steps where run_id = ? and output is not null order by place", (run_id,)
-    )
+        f"""select step_id, {_OUTPUT} from steps where run_id = ? and output is not null
+        order by place, step_id""",  # noqa: S608
+        (OUTPUTS_BYTES_MAX, run_id),
+    ).fetchall()
     context = RunContext(
-        {name: Raw(value) for name, value in variables}, {step_id: Raw(output) for step_id, output in outputs}
+        {name: Raw(value) for name, value in variables},
+        {step_id: Raw(output) for step_id, output in outputs if output is not None},
+        [step_id for step_id, output in outputs if output is None],
     )
     return RunDetail(*_summary(row), context=context)
 
@@ -159,11 +176,12 @@ def select_steps(db: sqlite3.Connection, run_id: str) -> list[StepRow] | None:
     if select_workflow_of(db, run_id) is None:
         return None
     rows = db.execute(
-        """select step_id, name, status, attempt, start_time, end_time, duration, error, output
-        from steps where run_id = ? order by place, step_id""",
-        (run_id,),
+        f"""select step_id, name, status, attempt, start_time, end_time, duration, error, {_OUTPUT},
+        output is not null from steps where run_id = ? order by place, step_id""",  # noqa: S608
+        (OUTPUTS_BYTES_MAX, run_id),
     )
-    return [StepRow(*row[:-2], *map(_raw, row[-2:])) for row in rows]
+    answered = ([*row[:-3], *map(_raw, row[-3:-1]), bool(row[-1]) and row[-2] is None] for row in rows)
+    return [StepRow(*values) for values in answered]
 
 
 def select_variables(db: sqlite3.Connection, run_id: str) -> list[VariableRow] | None:

@@ -1,6 +1,7 @@
 """Runs through their routes: accepted at once, the same request the same run, what was written is read."""
 
 import concurrent.futures
+import json
 import time
 
 import pytest
@@ -40,6 +41,24 @@ def test_execute_answers_before_the_run_does(server):
     server.post(f"{W}/runs/{run['runId']}/cancel")
 
 
+def test_outputs_beyond_what_one_answer_holds_are_named_and_left_out(server):
+    config = {"command": "sh", "args": ["-c", "head -c 60000 /dev/zero | tr '\\0' x"]}
+    steps = {f"s{n}": {"type": "command", "config": config} for n in range(100)}
+    server.create("large", {"steps": steps})
+    run = server.finished(server.execute("large"), timeout_s=60)
+    assert run["status"] == "success"
+    outputs, omitted = run["context"]["outputs"], run["context"]["omitted"]
+    assert [*outputs, *omitted] == list(steps)
+    size = len(json.dumps(outputs))
+    assert 4_000_000 < size <= 4 * 1024 * 1024 + 10_000
+    listed = server.get(f"{W}/runs/{run['runId']}/steps").json["data"]
+    assert [row["stepId"] for row in listed if row.get("outputOmitted")] == omitted
+    assert [row["stepId"] for row in listed if row["output"] is not None] == list(outputs)
+    path = f"{W}/runs/{run['runId']}/events?types=step_complete&stepId={omitted[-1]}"
+    (event,) = server.get(path).json["data"]
+    assert len(event["payload"]["output"]["stdout"]) == 60_000
+
+
 def test_a_run_with_its_values(server):
     run_id = server.execute("quick", who="world", extra=[1, {"deep": None}])
     run = server.finished(run_id)
@@ -49,6 +68,7 @@ def test_a_run_with_its_values(server):
     assert {name: run["context"]["variables"][name] for name in variables} == variables
     assert run["context"]["variables"]["said"].strip() == "world"
     assert run["context"]["outputs"]["say"]["exitCode"] == 0
+    assert "omitted" not in run["context"]
     assert run["error"] is None
     assert run["duration"] >= 0
     assert run["endTime"] >= run["startTime"]
