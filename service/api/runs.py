@@ -29,7 +29,7 @@ from service.api.requests import (
 from service.api.rights import caller, needs, own_run
 from service.api.schemas import Accepted, CancelAccepted, RunPage, StepList, VariableList
 from service.api.tracing import Headers, traced
-from service.api.workflows import check_size
+from service.api.workflows import check_disk, check_size
 from service.domain.events import RunStart
 from service.domain.variables import check_variables
 from service.errors import Conflict, Fault, InvalidInput, LogUnavailable, NotFound
@@ -112,9 +112,7 @@ def _check_room(context: Context, run_id: str) -> None:
     if context.closing.is_set():
         said = "The service is shutting down."
         raise Refused(Problem(503, said, extra=extra, headers={"retry-after": "1"}))
-    if context.min_free_bytes and context.free_bytes() < context.min_free_bytes:
-        said = f"Less than {context.min_free_bytes} bytes are free beside the log."
-        raise Refused(Problem(503, said, extra=extra, headers={"retry-after": "30"}))
+    check_disk(context, extra)
 
 
 async def _status(context: Context, run_id: str) -> str:

@@ -1,5 +1,6 @@
 """The routes of definitions: create, list, read, replace, delete, validate."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -8,7 +9,7 @@ from litestar.params import FromPath
 from msgspec import Struct
 from uuid_utils.compat import uuid7
 
-from service.api.context import context_of
+from service.api.context import Context, context_of
 from service.api.problems import Problem, Refused
 from service.api.requests import (
     LIMIT_DEFAULT,
@@ -29,6 +30,7 @@ from service.errors import Fault, InvalidInput
 from service.repository import Parse, request_hash
 
 BODY_KEYS = ("workflowId", "name", "description", "definition")
+NOT_STORED = {"outcome": "not stored"}
 TEXT_LENGTH_MAX = 4_096  # characters of a name or a description
 
 
@@ -52,6 +54,7 @@ async def create_workflow(request: AnyRequest) -> Response[bytes]:
     read_query(request)
     context = context_of(request)
     sent = check_workflow(await read_object(request), context.repository.parse)
+    check_disk(context, NOT_STORED)
     workflow_id = sent.workflow_id or str(uuid7())
     workflow, recorded = await context.repository.save_workflow(
         workflow_id,
@@ -90,11 +93,13 @@ async def replace_workflow(request: AnyRequest, workflow_id: FromPath[str]) -> R
     """Record a new version of a workflow; runs that were started keep theirs."""
     read_query(request)
     checked_id(workflow_id, "workflow")
-    repository = context_of(request).repository
+    context = context_of(request)
+    repository = context.repository
     sent = check_workflow(await read_object(request), repository.parse)
     if sent.workflow_id not in {None, workflow_id}:
         fault = Fault("/workflowId", f"must be {workflow_id!r} as in the address, or left out")
         raise InvalidInput([fault])
+    check_disk(context, NOT_STORED)
     workflow, _ = await repository.save_workflow(
         workflow_id,
         sent.definition,
@@ -170,3 +175,10 @@ def check_size(definition: dict[str, Any], variables: dict[str, Any] | None = No
     if size > RUN_INPUT_BYTES_MAX:
         said = f"Definition and variables have {size} bytes together; the limit is {RUN_INPUT_BYTES_MAX}."
         raise Refused(Problem(413, said))
+
+
+def check_disk(context: Context, extra: Mapping[str, Any]) -> None:
+    """Refuse (503) to record more where little space is left: what runs has to come to its end."""
+    if context.min_free_bytes and context.free_bytes() < context.min_free_bytes:
+        said = f"Less than {context.min_free_bytes} bytes are free beside the log."
+        raise Refused(Problem(503, said, extra=dict(extra), headers={"retry-after": "30"}))

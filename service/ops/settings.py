@@ -266,7 +266,8 @@ SETTINGS: tuple[Setting, ...] = (
             values.whole(0, 10_000_000)),
     Setting("max_events_per_s_per_run", "events", "Events of one run within a second, 0 any; its steps then "
             "wait.", values.whole(0, 10_000_000)),
-    Setting("min_free_bytes", "bytes", "Free space beside the log; below it execute answers 503.",
+    Setting("min_free_bytes", "bytes", "Free space beside the log; below it execute answers 503, and so do "
+            "new definitions.",
             values.whole(0, 2**50)),
     Setting("ping_interval_s", "seconds", "Time between two PINGs to a watcher.",
             values.seconds(0.05, 3_600)),

@@ -55,8 +55,7 @@ def locked(path):
 def test_too_little_space(tmp_path):
     with Unready(tmp_path, TAILRACE_MIN_FREE_BYTES=2**49) as server:
         until(server, {"disk_full"})
-        server.create("w", WAIT)
-        assert server.post(f"{W}/w/execute").status == 503
+        assert server.post(W, {"definition": WAIT}).status == 503
 
 
 def test_a_log_that_cannot_be_written(tmp_path):

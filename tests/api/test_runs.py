@@ -208,8 +208,15 @@ def test_no_space_no_run_but_everything_can_be_read(tmp_path):
         assert (answer.status, answer.json["runId"], answer.json["outcome"]) == (503, "later", "not stored")
         assert "retry-after" in answer.headers
         assert full.get(f"{W}/runs/later").status == 404
+        for kept in (
+            full.post(W, {"definition": QUICK}),
+            full.request("PUT", f"{W}/quick", {"definition": SLOW}),
+        ):
+            assert (kept.status, kept.json["outcome"]) == (503, "not stored")
+        assert full.get(f"{W}/quick").json["version"] == 1
         assert full.post(f"{W}/quick/execute", {"runId": done}).status == 202
         assert full.run(done)["status"] == "success"
         ready = full.get("/ready")
         assert (ready.status, "free" in ready.json["reasons"][0]["text"]) == (503, True)
         assert full.get("/health").status == 200
+        assert full.request("DELETE", f"{W}/quick").status == 204
