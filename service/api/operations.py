@@ -111,7 +111,11 @@ EXECUTE: Schema = {
             "type": "object",
             "description": f"They replace the definition's own; at most {VALUE_BYTES_MAX} bytes each.",
         },
-        "runId": CHOSEN_ID,
+        "runId": {
+            **CHOSEN_ID,
+            "description": "Makes the request repeatable. All users share one namespace of runs: choose what "
+            "nobody else would.",
+        },
     },
 }
 CANCEL: Schema = {
