@@ -6,10 +6,13 @@
 import json
 import re
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from tests.attacks.watched import attacked, regrets
-from tests.server import ROOT
+from tests.server import ROOT, Server
 
 PROGRAM = ROOT / ".cache/schemathesis-venv/bin/schemathesis"
 CHECKS = (
@@ -17,6 +20,7 @@ CHECKS = (
     "response_headers_conformance,unsupported_method"
 )
 RUN_TIMEOUT_S = 3_600
+RUNS = "/api/v2/workflows/runs"
 
 
 def why_not() -> str | None:
@@ -26,7 +30,7 @@ def why_not() -> str | None:
 
 def run(count: int, seed: int) -> list[str]:
     """Have about ``count`` cases tried; return what was found."""
-    with attacked(TAILRACE_COMMANDS="true") as server:
+    with attacked(TAILRACE_COMMANDS="true") as server, ending_runs(server):
         server.create("w", {"steps": {"a": {"type": "wait", "config": {"duration": 1}}}})
         server.execute("w")
         document = server.get("/schema/openapi.json").json
@@ -46,6 +50,27 @@ def run(count: int, seed: int) -> list[str]:
     elif cases is None or int(cases[1]) < count // 3:
         faults.append(f"too few cases were tried: {tried.stdout[-1_000:]}")
     return faults
+
+
+@contextmanager
+def ending_runs(server: Server) -> Iterator[None]:
+    """Cancel every run that goes on: cases made from the document wait for days, and streams of them do not end."""
+    over = threading.Event()
+
+    def cancel() -> None:
+        while not over.wait(0.5):
+            for status in ("queued", "running"):
+                with suppress(OSError, ValueError, KeyError):
+                    for run in server.get(f"{RUNS}?status={status}&limit=1000").json["data"]:
+                        server.post(f"{RUNS}/{run['runId']}/cancel", {})
+
+    cancelling = threading.Thread(target=cancel, daemon=True)
+    cancelling.start()
+    try:
+        yield
+    finally:
+        over.set()
+        cancelling.join()
 
 
 def without_waiting(document: dict[str, Any]) -> dict[str, Any]:
