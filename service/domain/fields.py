@@ -8,8 +8,10 @@ from service.domain.durations import parse_duration
 from service.errors import Fault
 
 QUOTED_CHARS_MAX = 64  # of what a caller sent, in a fault's message
-HINT_WORDS_MAX = 500
-HINTED_FAULTS_MAX = 20
+POINTER_CHARS_MAX = 1_000
+POINTER_KEY_CHARS_MAX = 256
+HINT_LETTERS_MAX = 100_000  # of the word times those of all known words: about 10 ms
+HINTED_FAULTS_MAX = 10
 
 
 class Fields:
@@ -89,14 +91,24 @@ class Fields:
 
 
 def child(pointer: str, key: str | int) -> str:
-    """Return the RFC 6901 pointer of a member or an item of what is at ``pointer``."""
-    return f"{pointer}/{str(key).replace('~', '~0').replace('/', '~1')}"
+    """Return the RFC 6901 pointer of a member or an item of what is at ``pointer``.
+
+    A long key, and what is deeper than POINTER_CHARS_MAX, is cut and ends with an ellipsis: thousands of
+    values may lie behind one key.
+    """
+    if len(pointer) > POINTER_CHARS_MAX:
+        return pointer if pointer.endswith("…") else f"{pointer}/…"
+    name = str(key)
+    if len(name) > POINTER_KEY_CHARS_MAX:
+        name = f"{name[:POINTER_KEY_CHARS_MAX]}…"
+    return f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
 
 
 def near(word: str, known: Collection[str], faults: Sized = ()) -> str:
     """Return a hint at the known word that was probably meant, or nothing; only the first faults get one."""
     # difflib compares letter by letter: a large and hostile definition would keep it busy for a minute.
-    if len(word) > QUOTED_CHARS_MAX or len(known) > HINT_WORDS_MAX or len(faults) >= HINTED_FAULTS_MAX:
+    letters = len(word) * sum(map(len, known))
+    if len(word) > QUOTED_CHARS_MAX or letters > HINT_LETTERS_MAX or len(faults) >= HINTED_FAULTS_MAX:
         return ""
     folded = {each.lower(): each for each in known}
     match = get_close_matches(word.lower().replace("_", ""), folded, n=1)

@@ -1,6 +1,6 @@
 """What any JSON from a caller must be before it is read: of bounded depth, and writable as JSON again."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from math import isfinite
 from typing import Any
 
@@ -23,21 +23,38 @@ def check_json(raw: object, pointer: str, *, bytes_max: int = RUN_INPUT_BYTES_MA
 def _faults(raw: object, pointer: str) -> Iterator[Fault]:
     if (message := _leaf_fault(raw)) is not None:
         yield Fault(pointer, message)
-    # A stack of its own: the depth is what is being checked.
-    containers: list[tuple[Any, str, int]] = [(raw, pointer, 1)] if isinstance(raw, dict | list) else []
-    while containers:
-        value, at, depth = containers.pop()
-        if depth > JSON_DEPTH_MAX:
-            yield Fault(at, f"is nested deeper than {JSON_DEPTH_MAX} levels")
-            continue
-        members: Iterable[tuple[Any, Any]] = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, each in members:
+    # Iterators of its own: the depth is what is being checked. A place is put into words only for a fault, as
+    # a body of a megabyte has hundreds of thousands of values, which may all lie behind one long key.
+    path: list[str | int] = []
+    open_: list[Iterator[tuple[Any, Any]]] = [_members(raw)] if isinstance(raw, dict | list) else []
+    while open_:
+        for key, each in open_[-1]:
             if isinstance(key, str) and not _is_text(key):
-                yield Fault(at, "has a key that is not valid text")
+                yield Fault(_place(pointer, path), "has a key that is not valid text")
             elif isinstance(each, dict | list):
-                containers.append((each, child(at, key), depth + 1))
+                if len(open_) == JSON_DEPTH_MAX:
+                    yield Fault(
+                        _place(pointer, [*path, key]), f"is nested deeper than {JSON_DEPTH_MAX} levels"
+                    )
+                elif each:
+                    path.append(key)
+                    open_.append(_members(each))
+                    break
             elif (message := _leaf_fault(each)) is not None:
-                yield Fault(child(at, key), message)
+                yield Fault(_place(pointer, [*path, key]), message)
+        else:
+            open_.pop()
+            del path[-1:]
+
+
+def _members(value: dict[Any, Any] | list[Any]) -> Iterator[tuple[Any, Any]]:
+    return iter(value.items()) if isinstance(value, dict) else iter(enumerate(value))
+
+
+def _place(pointer: str, path: list[str | int]) -> str:
+    for key in path:
+        pointer = child(pointer, key)
+    return pointer
 
 
 def _leaf_fault(value: object) -> str | None:
