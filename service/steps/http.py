@@ -7,7 +7,7 @@ from io import BytesIO
 from typing import Any
 
 import aiohttp
-from aiohttp import ClientResponse, ClientSession, DummyCookieJar, TCPConnector
+from aiohttp import ClientResponse, ClientSession, DummyCookieJar
 from msgspec import Struct
 from msgspec.structs import replace
 from yarl import URL
@@ -18,6 +18,7 @@ from service.steps import Attempt, Outcome
 from service.steps.addresses import RefusedAddress, parse_allowed, socket_factory
 from service.steps.config import Config
 from service.steps.documents import Document, bad_config, decode_body, failed, recorded
+from service.steps.framing import BoundedConnector
 from service.steps.request import Request, display, parse_url, read_request
 
 BODY_BYTES_MAX = 4 * 1024 * 1024  # of a response, decompressed
@@ -135,16 +136,16 @@ class Http:
 
     def _session(self, url: URL) -> ClientSession:
         if (url.raw_host or "").lower().rstrip(".") in self._allowed.hosts:
-            self._open = self._open or _new_session(TCPConnector(limit=0))
+            self._open = self._open or _new_session()
             return self._open
         if self._guarded is None:
-            self._guarded = _new_session(TCPConnector(limit=0, socket_factory=socket_factory(self._allowed)))
+            self._guarded = _new_session(socket_factory=socket_factory(self._allowed))
         return self._guarded
 
 
-def _new_session(connector: TCPConnector) -> ClientSession:
+def _new_session(**options: Any) -> ClientSession:
     return ClientSession(
-        connector=connector,
+        connector=BoundedConnector(limit=0, **options),
         cookie_jar=DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
         trust_env=False,
