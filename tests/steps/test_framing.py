@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from service.steps import Outcome
-from service.steps.framing import FRAMING_BYTES_MAX, HEAD_BYTES_MAX
+from service.steps.framing import HEAD_BYTES_MAX
 from service.steps.http import Http
 from tests.steps.attempts import attempt
 
@@ -88,12 +88,13 @@ def all_of(answer: bytes, piece: int | None = None) -> Talk:
         (b"", (b"HTTP/1.1 103 Early Hints\r\nlink: <" + b"a" * 4_000 + b">\r\n\r\n") * 16),
         (CHUNKED + b"1;", b"a=b;" * 16_000),
         (CHUNKED.replace(b"200", b"500") + b"1;", b"a=b;" * 16_000),
+        (CHUNKED, b"1\r\na\r\n" * 10_000),
         (
             b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n" + gzip.compress(b"")[:10],
             b"\0\0\0\xff\xff" * 13_000,
         ),
     ],
-    ids=["1xx", "early hints", "chunk extensions", "of an error", "empty blocks"],
+    ids=["1xx", "early hints", "chunk extensions", "of an error", "byte by byte", "empty blocks"],
 )
 async def test_framing_without_end_is_a_bad_response(first: bytes, then: bytes) -> None:
     async with asked(without_end(first, then)) as (talker, ask):
@@ -116,7 +117,7 @@ async def test_what_comes_after_an_answer_ends_its_connection() -> None:
 
 async def test_a_patient_server_is_heard_out() -> None:
     random = Random(5)
-    text = bytes(random.choices(b"abcdefgh", k=3 * FRAMING_BYTES_MAX // 6))
+    text = bytes(random.choices(b"abcdefgh", k=400_000))
     bytewise = b"".join(b"1\r\n%c\r\n" % byte for byte in text) + b"0\r\n\r\n"
     hints = CONTINUE * 20 + b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n" * 100
     long_head = b"HTTP/1.1 200 OK\r\n" + b"".join(
