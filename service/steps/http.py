@@ -7,7 +7,7 @@ from io import BytesIO
 from typing import Any
 
 import aiohttp
-from aiohttp import ClientResponse, ClientSession, DummyCookieJar, TCPConnector
+from aiohttp import ClientResponse, ClientSession, DummyCookieJar
 from msgspec import Struct
 from msgspec.structs import replace
 from yarl import URL
@@ -18,6 +18,8 @@ from service.steps import Attempt, Outcome
 from service.steps.addresses import RefusedAddress, parse_allowed, socket_factory
 from service.steps.config import Config
 from service.steps.documents import Document, bad_config, decode_body, failed, recorded
+from service.steps.framing import BoundedConnector
+from service.steps.names import Names
 from service.steps.request import Request, display, parse_url, read_request
 
 BODY_BYTES_MAX = 4 * 1024 * 1024  # of a response, decompressed
@@ -56,6 +58,7 @@ class Http:
     def __init__(self, *, http_allow: tuple[str, ...], body_bytes_max: int = BODY_BYTES_MAX) -> None:
         self._allowed = parse_allowed(http_allow)
         self._body_bytes_max = body_bytes_max
+        self._names = Names()
         self._guarded: ClientSession | None = None  # to addresses that are permitted
         self._open: ClientSession | None = None  # to hosts that are allowed by name, wherever they are
 
@@ -135,16 +138,17 @@ class Http:
 
     def _session(self, url: URL) -> ClientSession:
         if (url.raw_host or "").lower().rstrip(".") in self._allowed.hosts:
-            self._open = self._open or _new_session(TCPConnector(limit=0))
+            self._open = self._open or _new_session(resolver=self._names)
             return self._open
         if self._guarded is None:
-            self._guarded = _new_session(TCPConnector(limit=0, socket_factory=socket_factory(self._allowed)))
+            self._guarded = _new_session(resolver=self._names, socket_factory=socket_factory(self._allowed))
         return self._guarded
 
 
-def _new_session(connector: TCPConnector) -> ClientSession:
+def _new_session(**options: Any) -> ClientSession:
     return ClientSession(
-        connector=connector,
+        # Its cache would go on with a lookup that nobody awaits; the resolver has its own.
+        connector=BoundedConnector(limit=0, use_dns_cache=False, **options),
         cookie_jar=DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
         trust_env=False,

@@ -3,14 +3,17 @@
 import html
 import json
 import re
+import threading
 from base64 import b64encode, encodebytes, urlsafe_b64encode
-from urllib.parse import quote, quote_plus, unquote
+from urllib.parse import quote, quote_plus, unquote, unquote_to_bytes
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.engine.secrets import Masking
+from service.engine.attempt import _ended
+from service.engine.secrets import _PERCENT_ENCODED, Masking, _decoded
+from service.steps import Outcome
 
 SECRET = 'p@ss/w+rd &="é"\\<9> and twenty more characters?'
 WRITTEN = {
@@ -149,3 +152,49 @@ def test_what_is_no_secret_stays():
 
 def test_a_number_that_is_a_secret_is_refused():
     assert Masking({"PIN": "73519264"}, []).holds({"pin": 73519264})
+
+
+@settings(max_examples=600, deadline=None, derandomize=True, database=None)
+@given(st.data(), st.sets(st.sampled_from(sorted(SECRETS)), min_size=1))
+def test_many_strings_at_once_hold_what_one_of_them_holds(data: st.DataObject, names: set[str]) -> None:
+    secrets = {name: SECRETS[name] for name in sorted(names)}
+    masking = Masking(secrets, names)
+    text = texts(list(secrets.values())).map(lambda text: text.replace("\udcff", "").replace("\r", ""))
+    strings = data.draw(st.lists(st.one_of(text, st.sampled_from(["\n", '"', "\\", ""])), max_size=4))
+    for value in (strings, {"deep": [dict.fromkeys(strings, 1)]}):
+        one_by_one = masking._is_in(json.dumps(value)) or any(map(masking._is_in, strings))
+        assert masking.holds(value) == (one_by_one or masking._is_in(json.dumps(value, ensure_ascii=False)))
+
+
+@pytest.mark.parametrize("between", ["", "\0"])
+def test_halves_in_neighbouring_strings_are_no_secret(between):
+    first, second = "first", "\\2nd"
+    masking = Masking({"X": first + between + second, "Y": "of-some-length"}, ["X"])
+    assert not masking.holds(["a\n", first, second, "of-some", "-length", second, first])
+    assert masking.holds(["a\n", first + between + second])
+    assert masking.holds(["a\n", {"of-some-length": 1}])
+
+
+@settings(max_examples=500, deadline=None, derandomize=True, database=None)
+@given(st.text("%4aFgé", max_size=30))
+def test_percent_encoding_is_undone_as_urllib_undoes_it(text):
+    data = text.encode()
+    assert _PERCENT_ENCODED.sub(_decoded, data) == unquote_to_bytes(data)
+
+
+@pytest.mark.parametrize("large", [True, False])
+async def test_a_large_result_is_searched_beside_the_loop(large, monkeypatch):
+    searched = []
+    masking = Masking({"X": SECRET}, [])
+    holds = masking.holds
+
+    def watched(value):
+        searched.append((value, threading.current_thread() is threading.main_thread()))
+        return holds(value)
+
+    monkeypatch.setattr(masking, "holds", watched)
+    for text, code in (("x", None), (SECRET, "secret_in_output")):
+        document = {"body": "x" * 100_000 + text} if large else {"body": text}
+        ended = await _ended(Outcome("success", document, {"small": 1} if large else None), masking)
+        assert (ended.error and ended.error.code) == code
+        assert searched.pop() == (document, not large)
