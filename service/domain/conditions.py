@@ -13,16 +13,30 @@ from jmespath.parser import Parser
 from jmespath.visitor import TreeInterpreter
 from msgspec import Struct
 
-from service.domain.failures import BadExpression
+from service.domain.failures import BadExpression, ExpressionTooMuch
 from service.domain.literals import Rewritten, rewrite
 
 CHARS_MAX = 2_000
+VISITS_MAX = 100_000  # of one condition, of parts of it and of elements that it makes: less than 0.2 s
+ROUND_VISITS_MAX = 100_000  # of all conditions that are looked at before others have a turn
 
 # Nodes whose first child alone looks into the document; the others look into what that one finds.
 _NARROWING = {
     "subexpression", "index_expression", "projection", "value_projection", "filter_projection", "flatten",
     "pipe",
 }  # fmt: skip
+
+
+_MAKING = {"flatten", "slice", "value_projection"}  # lists without a visit for each element
+
+
+class Effort:
+    """What conditions may still cost before others have a turn, in visits."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = ROUND_VISITS_MAX
 
 
 class Condition(Struct, frozen=True):
@@ -32,11 +46,18 @@ class Condition(Struct, frozen=True):
     tree: dict[str, Any]
     lookups: tuple[tuple[str, ...], ...] = ()
 
-    def holds(self, root: Mapping[str, Any]) -> bool:
-        """Say whether the condition is true; what is not there is null. Secrets cannot be seen."""
+    def holds(self, root: Mapping[str, Any], effort: Effort | None = None) -> bool:
+        """Say whether the condition is true; what is not there is null. Secrets cannot be seen.
+
+        What it costs is taken off ``effort``. Raises ExpressionTooMuch when that is over VISITS_MAX.
+        """
         visible = {key: value for key, value in root.items() if key != "secrets"}
         interpreter = _Interpreter()
-        return bool(interpreter._is_true(interpreter.visit(self.tree, visible)))  # noqa: SLF001  JMESPath's own rule
+        try:
+            return bool(interpreter._is_true(interpreter.visit(self.tree, visible)))  # noqa: SLF001  JMESPath's own rule
+        finally:
+            if effort is not None:
+                effort.left -= VISITS_MAX - interpreter.left
 
 
 def compile_condition(raw: object) -> Condition:
@@ -90,6 +111,23 @@ class _Parser(Parser):  # type: ignore[misc]  # jmespath has no types
 
 
 class _Interpreter(TreeInterpreter):  # type: ignore[misc]  # jmespath has no types
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = VISITS_MAX
+
+    def visit(self, node: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        self._pay(1)
+        found = super().visit(node, *args, **kwargs)
+        if node["type"] in _MAKING and isinstance(found, list):
+            self._pay(len(found))
+        return found
+
+    def _pay(self, visits: int) -> None:
+        # A filter costs its length for each element, and lists can be doubled by a few letters.
+        self.left -= visits
+        if self.left < 0:
+            raise ExpressionTooMuch(f"The condition takes more than {VISITS_MAX} steps to evaluate.")
+
     def visit_comparator(self, node: dict[str, Any], value: Any) -> Any:
         try:
             return super().visit_comparator(node, value)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
+from service.domain.conditions import Effort
 from service.domain.definition import StepSpec
 from service.domain.events import (
     MESSAGE_BYTES_MAX,
@@ -27,7 +28,7 @@ from service.domain.events import (
     encode_value,
     format_time,
 )
-from service.domain.expressions import MISSING
+from service.domain.expressions import MISSING, ExpressionFailed
 from service.domain.retry import retry_delay_ms
 from service.domain.run import CANCELLED, Ending, Run, StepState
 
@@ -56,11 +57,13 @@ def expression_root(run: Run, env: Mapping[str, str]) -> Json:
     return {**run.variables, "steps": run.outputs, "env": env}
 
 
-def advance(run: Run, *, now_ms: int, places: int, env: Mapping[str, str]) -> list[Payload]:
+def advance(
+    run: Run, *, now_ms: int, places: int, env: Mapping[str, str], effort: Effort | None = None
+) -> list[Payload]:
     """Return the events of one round of progress: steps that start, are skipped, or are tried again.
 
     At most ``places`` attempts that hold a place begin. Skipping a step can make others ready: apply the
-    events and call again until nothing comes back.
+    events and call again until nothing comes back. Once ``effort`` is spent, conditions wait for another.
     """
     if run.ending is not None or run.sealed:
         return []
@@ -70,8 +73,18 @@ def advance(run: Run, *, now_ms: int, places: int, env: Mapping[str, str]) -> li
         state = run.steps[step_id]
         spec = state.spec
         if state.phase == "pending" and spec.when is not None:
+            if effort is not None and effort.left <= 0:
+                continue
             root = root or expression_root(run, env)
-            if not spec.when.holds(root):
+            try:
+                holds = spec.when.holds(root, effort)
+            except ExpressionFailed as failure:
+                error = Error(failure.code, str(failure))
+                events.append(_complete(state, "failed", now_ms, error=error))
+                if spec.on_error == "abort":  # nothing starts any more, nor what would have in this round
+                    return [event for event in events if isinstance(event, StepComplete)]
+                continue
+            if not holds:
                 events.append(_complete(state, "skipped", now_ms))
                 continue
         if spec.holds_slot:

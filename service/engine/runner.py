@@ -11,6 +11,7 @@ from functools import partial
 import structlog
 from msgspec import Struct
 
+from service.domain.conditions import Effort
 from service.domain.decide import (
     Ended,
     advance,
@@ -141,16 +142,19 @@ class Runner:
         """Start, skip, end or seal whatever can be, until nothing changes any more."""
         events: list[Payload] = []
         self._notice_limits()
+        effort = Effort()
         while True:
             if self.run.ending is not None:
                 decided = end_early(self.run, self.run.ending, now_ms=self._now_ms)
             else:
-                decided = [] if self._draining else self._advance()
+                decided = [] if self._draining else self._advance(effort)
             if not decided:
+                if effort.left <= 0:
+                    self.inbox.wake()  # the other conditions have their turn once others have had theirs
                 return events + self._applied(seal(self.run, now_ms=self._now_ms))
             events += self._applied(decided)
 
-    def _advance(self) -> list[Payload]:
+    def _advance(self, effort: Effort) -> list[Payload]:
         run, around = self.run, self._around
         if not run.ready and not run.waiting:
             return []
@@ -158,7 +162,7 @@ class Runner:
             places_wanted(run, now_ms=self._now_ms), around.parallel_steps_per_run_max - self._places_held
         )
         places = around.places.take(self._user, wanted, self.inbox.wake) if wanted > 0 else 0
-        events = advance(run, now_ms=self._now_ms, places=places, env=around.env)
+        events = advance(run, now_ms=self._now_ms, places=places, env=around.env, effort=effort)
         begun = (event.step_id for event in events if isinstance(event, StepStart))
         used = sum(run.steps[step_id].spec.holds_slot for step_id in begun)
         self._places_held += used

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.domain.expressions import BadExpression, compile_condition
+from service.domain.conditions import ROUND_VISITS_MAX, VISITS_MAX, Effort
+from service.domain.expressions import BadExpression, ExpressionTooMuch, compile_condition
 
 ROOT = {
     "count": 5,
@@ -187,3 +188,33 @@ def test_any_text_can_be_compared_with(text):
     condition = compile_condition(f"value == {json.dumps(text, ensure_ascii=False)}")
     assert condition.holds({"value": text})
     assert not condition.holds({"value": text + "x"})
+
+
+ONES = {"a": [1] * 32_000}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a[?" + " || ".join(["@ == `2`"] * 40) + "]",
+        "[a,a][]|[@,@][]|[@,@][]|[?@==`1` && @==`1`]",
+        "[a,a,a][]|[@,@][]",
+        "a[*].[@,@,@]",
+        "[a,a][]|[0:60000]|[1:]",
+    ],
+)
+def test_what_takes_too_long_is_given_up(text):
+    condition, effort = compile_condition(text), Effort()
+    with pytest.raises(ExpressionTooMuch, match="more than 100000 steps"):
+        condition.holds(ONES, effort)
+    assert effort.left < 0
+    assert condition.holds({"a": [1, 2]}) in {True, False}
+
+
+def test_an_effort_is_shared():
+    condition, effort = compile_condition("a[?@ == `2`]"), Effort()
+    assert not condition.holds(ONES, effort)
+    assert 0 < ROUND_VISITS_MAX - effort.left <= VISITS_MAX
+    left = effort.left
+    compile_condition("a[0] == `1`").holds(ONES, effort)
+    assert left - 10 < effort.left < left

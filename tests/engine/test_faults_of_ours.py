@@ -1,5 +1,6 @@
 """Whatever is the matter with one run, what comes from outside among it: that run ends, and the others go on."""
 
+import asyncio
 import sys
 
 import pytest
@@ -54,6 +55,40 @@ async def test_a_template_that_cannot_be_rendered_fails_its_step(monkeypatch):
         events = await h.ended()
     assert events[-1].payload.error.code == "internal_error"
     assert ends(events) == {"a": "failed"}
+
+
+async def test_a_condition_that_takes_too_long_fails_its_step_once_and_for_all():
+    h = house()
+    lots = step("a", when="[v,v][]|[@,@][]|[@,@][]|[?@==`1`]", onError="continue")
+    async with h.engine():
+        await h.start([lots, step("b", after=["a"])], "r1", {"v": [1] * 32_000})
+        events = await h.ended()
+        assert ends(events) == {"a": "failed", "b": "success"}
+        (failed,) = (each.payload for each in events if getattr(each.payload, "status", "") == "failed")
+        assert (failed.error.code, failed.attempt, failed.duration) == ("expression_too_much", 0, 0)
+        await h.start([step("0"), lots | {"onError": "abort"}, step("b")], "r2", {"v": [1] * 32_000})
+        events = await h.ended("r2")
+        assert (events[-1].payload.status, events[-1].payload.error.code) == ("failed", "expression_too_much")
+        assert ends(events) == {"0": "skipped", "a": "failed", "b": "skipped"}
+
+
+async def test_many_costly_conditions_leave_others_their_turns():
+    h, turns = house(), 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    steps = [step(f"s{n}", when="v[?@ == `2`]") for n in range(30)]
+    async with h.engine():
+        counting = asyncio.create_task(count())
+        await h.start(steps, "r1", {"v": [1] * 30_000})
+        events = await h.ended()
+        counting.cancel()
+    assert set(ends(events).values()) == {"skipped"}
+    assert turns > len(steps), "one after the other, with a turn for everybody between them"
 
 
 def command(*words, **more):
