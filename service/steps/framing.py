@@ -10,9 +10,7 @@ from aiohttp.http_parser import RawResponseMessage
 
 HEAD_BYTES_MAX = 256 * 1024  # until the final head has come whole, 1xx answers included
 PIECE_BYTES = 8 * 1024  # of a head, between two looks at how much it has become
-BYTES_PER_BODY_BYTE_MAX = (
-    4  # received: in chunks of two bytes it is less, and nobody sends smaller ones for long
-)
+BYTES_PER_BODY_BYTE_MAX = 4  # received: less in chunks of two bytes; nobody sends smaller ones for long
 FRAMING_BYTES_MAX = 1024 * 1024  # beyond that
 
 
