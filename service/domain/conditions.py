@@ -18,6 +18,7 @@ from service.domain.literals import Rewritten, rewrite
 
 CHARS_MAX = 2_000
 VISITS_MAX = 100_000  # of one condition, of parts of it and of elements that it makes: less than 0.2 s
+COMPARED_PER_VISIT = 10  # of the values inside of what == and != compare
 ROUND_VISITS_MAX = 100_000  # of all conditions that are looked at before others have a turn
 
 # Nodes whose first child alone looks into the document; the others look into what that one finds.
@@ -128,7 +129,18 @@ class _Interpreter(TreeInterpreter):  # type: ignore[misc]  # jmespath has no ty
         if self.left < 0:
             raise ExpressionTooMuch(f"The condition takes more than {VISITS_MAX} steps to evaluate.")
 
+    def _pay_for_comparing(self, value: Any) -> None:
+        # Each level is paid for before the next is looked at: a filter compares thousands of times.
+        level = [value]
+        while level := [each for each in level if isinstance(each, list | dict)]:
+            self._pay(1 + sum(map(len, level)) // COMPARED_PER_VISIT)
+            level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+
     def visit_comparator(self, node: dict[str, Any], value: Any) -> Any:
+        if node["value"] in {"eq", "ne"}:
+            left, right = (self.visit(each, value) for each in node["children"])
+            self._pay_for_comparing(left)
+            return self.COMPARATOR_FUNC[node["value"]](left, right)
         try:
             return super().visit_comparator(node, value)
         except TypeError:

@@ -1,5 +1,6 @@
 """``when``: what is true, what people may write, what is refused and where."""
 
+import json
 import warnings
 
 import pytest
@@ -183,8 +184,6 @@ def test_any_text_is_a_condition_or_is_told_why_not(text):
 @given(st.text(max_size=30))
 @settings(derandomize=True, database=None, deadline=None, max_examples=500)
 def test_any_text_can_be_compared_with(text):
-    import json
-
     condition = compile_condition(f"value == {json.dumps(text, ensure_ascii=False)}")
     assert condition.holds({"value": text})
     assert not condition.holds({"value": text + "x"})
@@ -218,3 +217,21 @@ def test_an_effort_is_shared():
     left = effort.left
     compile_condition("a[0] == `1`").holds(ONES, effort)
     assert left - 10 < effort.left < left
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: [[] for _ in range(21_000)],
+        lambda: {f"{n:04x}": {} for n in range(6_000)},
+        lambda: [json.loads("[" * 100 + "]" * 100) for _ in range(300)],
+        lambda: json.loads("[" * 100 + "]" * 100),
+    ],
+)
+def test_large_values_are_compared_a_few_times_only(make):
+    root, effort = {"a": make(), "b": make()}, Effort()
+    assert compile_condition("a == b && !(a != b)").holds(root, effort)
+    assert ROUND_VISITS_MAX - effort.left < VISITS_MAX / 10
+    often = "[@]" + "|[@,@][]" * 8 + "|[?" + " || ".join(["a != b"] * 30) + "]"
+    with pytest.raises(ExpressionTooMuch):
+        compile_condition(often).holds(root)
