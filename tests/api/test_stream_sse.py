@@ -113,7 +113,9 @@ async def test_it_begins_with_where_it_begins(running, source, query, first):
 
 async def test_a_run_that_was_waited_for_begins_at_its_start(running, source):
     opening = asyncio.create_task(asyncio.to_thread(source, "came", "?wait=30s&after=tail"))
-    await asyncio.sleep(0.1)
+    async with asyncio.timeout(10):
+        while "came" not in [each.run_id for each in running.endpoint.readers]:
+            await asyncio.sleep(0.01)
     await running.write_run(2, sealed=False, run_id="came")
     assert (await opening).beginning == b"retry: 3000\nid: 0"
 

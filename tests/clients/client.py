@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 TIMEOUT_S = 30.0
+PAGE_TIMEOUT_MS = 30_000  # of whatever a page of a browser is asked to wait for
 ROOT = Path(__file__).parent.parent.parent
 
 

@@ -8,7 +8,7 @@ from playwright.sync_api import sync_playwright
 
 from scripts.upstream import Upstream
 from tests.clients.between import Relay
-from tests.clients.client import Client, installed
+from tests.clients.client import PAGE_TIMEOUT_MS, Client, installed
 from tests.clients.javascript import DEFINITION, watcher
 from tests.clients.published import at, block
 from tests.clients.waiting import Waiting
@@ -53,6 +53,14 @@ def client(tmp_path):
     yield start
     for each in started:
         each.end()
+
+
+@pytest.fixture
+def page(browser):
+    page = browser.new_page()
+    page.set_default_timeout(PAGE_TIMEOUT_MS)
+    yield page
+    page.close()
 
 
 @pytest.fixture(scope="session")

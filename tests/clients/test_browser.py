@@ -3,11 +3,11 @@
 import json
 from uuid import uuid4
 
+from tests.clients.client import PAGE_TIMEOUT_MS
 from tests.clients.published import at, block
 from tests.clients.stored import stored
 
 WORKFLOW = "test-websocket-workflow"
-TIMEOUT_MS = 30_000
 
 
 class Console:
@@ -15,7 +15,7 @@ class Console:
 
     def __init__(self, browser, url: str) -> None:
         self.page = browser.new_page()
-        self.page.set_default_timeout(TIMEOUT_MS)
+        self.page.set_default_timeout(PAGE_TIMEOUT_MS)
         self.page.goto(url)
         self._messages = []
         self.page.on("console", self._print)

@@ -6,7 +6,6 @@ import time
 import pytest
 
 from tests.clients.javascript import texts
-from tests.clients.test_browser import TIMEOUT_MS
 from tests.clients.waiting import Waiting
 from tests.server import Server
 
@@ -20,14 +19,6 @@ WATCH = """(path) => {
     source.onerror = () => seen.states.push(["connecting", "open", "closed"][source.readyState]);
 }"""
 ENDED = "window.seen.ended !== null && window.seen.states.at(-1) === 'closed'"
-
-
-@pytest.fixture
-def page(browser):
-    page = browser.new_page()
-    page.set_default_timeout(TIMEOUT_MS)
-    yield page
-    page.close()
 
 
 def test_it_gets_over_a_restart_with_a_running_step(page, tmp_path):

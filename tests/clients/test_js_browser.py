@@ -4,7 +4,6 @@ import pytest
 
 from tests.clients.between import NoUpgrades
 from tests.clients.javascript import DEFINITION, HELD, SOURCE, texts
-from tests.clients.test_browser import TIMEOUT_MS
 from tests.clients.test_js_client import ended, started
 from tests.server import Server
 
@@ -34,14 +33,6 @@ WATCH = """async ([client, url, runId, options, hold]) => {
         seen.error = { name, message, code, status };
     }
 }"""
-
-
-@pytest.fixture
-def page(browser):
-    page = browser.new_page()
-    page.set_default_timeout(TIMEOUT_MS)
-    yield page
-    page.close()
 
 
 def watched(page, url: str, run_id: str, *, client: str = "/client.js", hold: int = 0, **options) -> dict:

@@ -7,8 +7,8 @@ import pytest
 from websockets.sync.client import connect
 
 from service.client import Client, Refused
+from tests.clients.client import PAGE_TIMEOUT_MS
 from tests.clients.javascript import texts, watcher
-from tests.clients.test_browser import TIMEOUT_MS
 from tests.clients.test_js_browser import WATCH, watched
 from tests.server import Server
 
@@ -97,7 +97,7 @@ def test_node(transport, secured, client, client_file):
 def page(browser):
     context = browser.new_context()
     page = context.new_page()
-    page.set_default_timeout(TIMEOUT_MS)
+    page.set_default_timeout(PAGE_TIMEOUT_MS)
     yield page
     context.close()
 
