@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import rich_click as click
 
+from service.cli.log_file import LogFile
 from service.cli.partial import partial
 from service.cli.runs import client_verb
 from service.client import Backoff, Client, Unreachable
@@ -37,10 +38,10 @@ Progress = Callable[[int, int], None]
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=LogFile())
 @click.option("--force", is_flag=True, help="Replace FILE if it exists; it stays until the backup is whole.")
 @click.option(
-    "--db", type=click.Path(path_type=Path, dir_okay=False), metavar="LOG",
+    "--db", type=LogFile(), metavar="LOG",
     help="Copy this log, which no service has open, instead of asking a service.",
 )  # fmt: skip
 @client_verb
@@ -161,9 +162,7 @@ async def _of_file(copy: "Copy", db: Path, show: Progress) -> None:
 
 
 @click.command()
-@click.argument(
-    "file", type=click.Path(path_type=Path, dir_okay=False), envvar="TAILRACE_DB", default="tailrace.db"
-)
+@click.argument("file", type=LogFile(), envvar="TAILRACE_DB", default="tailrace.db")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def verify(file: Path, output: str) -> None:
     """Look at every event of a log that no service has open: a backup, or the log of a stopped service.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import rich_click as click
 
+from service.cli.log_file import LogFile
 from service.cli.text import table
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ T = TypeVar("T")
 _UNITS = {"h": 3_600, "d": 86_400, "w": 7 * 86_400}
 
 db_option = click.option(
-    "--db", type=click.Path(path_type=Path), envvar="TAILRACE_DB", show_envvar=True, default="tailrace.db",
+    "--db", type=LogFile(), envvar="TAILRACE_DB", show_envvar=True, default="tailrace.db",
     show_default=True, help="The log; the keys are in FILE.keys beside it.",
 )  # fmt: skip
 output_option = click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")

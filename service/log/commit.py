@@ -14,6 +14,7 @@ from service.errors import LogUnavailable
 from service.log.store import Append, Staged, Store
 
 RETRY_INTERVAL_S = 1.0  # between two attempts to reopen a store that fails
+LOOK_INTERVAL_S = 1.0  # between two looks at the names of its files: to look is to wait for the GIL once more
 # Another process holds the file, or a write stopped short: the frame that makes a commit is written last.
 NEVER_STORED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL}
 
@@ -38,10 +39,16 @@ class Commits:
         self._store: Store | None = store
         self._position = store.position
         self._retry_at = 0.0
+        self._files = store.files
+        self._look_at = 0.0
+        self._lost: str | None = None  # for good: what is under the names now is not ours to write
 
     def commit(self, appends: Sequence[Append]) -> list[Staged]:
         """Commit what can be committed of ``appends`` together; return an answer for each, never raise."""
         self.flush_s, self.events, self.bytes = None, 0, 0
+        self.look()
+        if self._lost:
+            return _refused(appends, LogUnavailable(self._lost), stored=False)
         try:
             store = self._store or self._reopen()
             staged = store.stage(appends)
@@ -64,9 +71,22 @@ class Commits:
         self._position += self.events
         return staged
 
+    def look(self, *, now: bool = False) -> None:
+        """See, once a second or ``now``, whether the names of the log still lead to its files."""
+        if self._lost or not (now or time.monotonic() >= self._look_at):
+            return
+        self._look_at = time.monotonic() + LOOK_INTERVAL_S
+        self._lost = self._files.lost(self._path)
+        if self._lost:
+            self.unavailable = self._lost
+            if self._store is not None:
+                with suppress(Exception):
+                    self._store.retire()
+
     def checkpoint(self) -> None:
         """Empty the WAL into the file."""
-        if self._store is not None:
+        self.look()
+        if self._store is not None and not self._lost:
             try:
                 self._store.checkpoint()
             except Exception as error:  # noqa: BLE001
@@ -74,6 +94,9 @@ class Commits:
 
     def probe(self) -> None:
         """Try whether a store that failed works again."""
+        self.look()
+        if self._lost:
+            return
         try:
             store = self._store or self._reopen()
             store.settle()
@@ -83,9 +106,10 @@ class Commits:
             self.unavailable = None
 
     def close(self) -> None:
-        """Release the file."""
+        """Release the file; what lies under its names instead of it is left alone."""
+        self.look(now=True)
         if self._store is not None:
-            self._store.close()
+            (self._store.give_up if self._lost else self._store.close)()
 
     def _look_for(self, staged: Sequence[Staged], error: Exception) -> bool | None:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in NEVER_STORED:
@@ -102,6 +126,9 @@ class Commits:
         if time.monotonic() < self._retry_at:
             raise LogUnavailable(self.unavailable or "the store failed")
         self._retry_at = time.monotonic() + RETRY_INTERVAL_S
+        self.look(now=True)
+        if self._lost:
+            raise LogUnavailable(self._lost)
         store = self._store = Store(self._path, create=False)
         if store.position < self._position:
             raise LogUnavailable(f"the file ends at {store.position}, before {self._position}")
@@ -109,6 +136,7 @@ class Commits:
             self._position = store.position
             self.resumed = Resumed(store.position, store.last_of)
         self._retry_at = 0.0
+        self._files = store.files
         return store
 
     def _drop(self, error: Exception) -> None:

@@ -15,6 +15,7 @@ from isal.isal_zlib import crc32
 from service.errors import Damaged, LogUnavailable
 from service.log import Recorded
 from service.log.checks import label, row_checksum
+from service.log.files import Files
 
 PAGE_BYTES_MAX = 1024 * 1024  # the event that passes it is the page's last
 NAMES_MAX = 20_000  # streams whose number and name are kept in memory
@@ -82,9 +83,14 @@ def uri_of(path: Path, *, immutable: bool = False) -> str:
 
 
 class Reader:
-    """Reads what lies at or before ``upto``: the position up to which the log is visible."""
+    """Reads what lies at or before ``upto``: the position up to which the log is visible.
 
-    def __init__(self, path: Path, *, immutable: bool = False) -> None:
+    With ``files`` it opens the log's own file, and none that has taken its name since.
+    """
+
+    def __init__(self, path: Path, *, files: Files | None = None, immutable: bool = False) -> None:
+        self._path = path
+        self._files = files
         self._uri = uri_of(path, immutable=immutable)
         self._db: sqlite3.Connection | None = None
         self._types: dict[int, tuple[str, int]] = {}  # each name with its label in the checksums
@@ -267,6 +273,8 @@ class Reader:
 
     def _connection(self) -> sqlite3.Connection:
         if self._db is None:
+            if self._files is not None and (lost := self._files.lost(self._path)):
+                raise LogUnavailable(lost)
             self._db = sqlite3.connect(self._uri, uri=True, isolation_level=None, check_same_thread=False)
             self._db.text_factory = TEXT
         return self._db

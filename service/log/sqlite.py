@@ -31,7 +31,7 @@ class SqliteLog:
 
     def __init__(self, path: Path, store: Store, meter: Meter | None = None) -> None:
         self._meter = meter
-        self._reader = Reader(path)
+        self._reader = Reader(path, files=store.files)
         self._tail = Tail(store.position, store.last_of)
         self._room = Room(APPENDS_WAITING_MAX)
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -20,6 +20,7 @@ from migrations.log import log as migrations
 from service.errors import Damaged, LogError, LogUnavailable, WrongExpectedSeq
 from service.log import Appended, NewEvent, Recorded, chain_next, chain_seed
 from service.log.checks import label, row_checksum
+from service.log.files import Files, check, new_signature, record
 from service.log.wal import flush_names, last_to_close, write_afresh
 
 HEADS_MAX = 20_000  # streams whose last seq and chain head are kept in memory, about 300 bytes each
@@ -94,6 +95,7 @@ class Store:
         ``journal`` OFF is for a file that is thrown away unless it is finished (copy.py): nothing is
         flushed, nothing can be rolled back, and no other file appears beside it.
         """
+        signed = check(path) if create else 0
         if create:
             _create(path)
         if journal == "WAL":
@@ -118,8 +120,12 @@ class Store:
             self._db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
             _migrate(self._db)
             flush_names(path)  # before any of the WAL is copied: without its name, half of a copy is damage
-            self.settle()
+            if create and journal == "WAL":
+                self._settle_signed(signed)
+            else:
+                self.settle()
             self._load()
+            self.files = Files.of(path)
         except BaseException:
             self.give_up()
             raise
@@ -138,6 +144,13 @@ class Store:
             raise LogUnavailable("another process reads the log's file")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         self._db.execute(f"PRAGMA user_version = {version}")
+
+    def _settle_signed(self, before: int) -> None:
+        signature = new_signature()
+        record(self._path, before, signature, certain=True)
+        self._db.execute(f"PRAGMA user_version = {signature}")
+        self.settle()
+        record(self._path, signature, signature)  # only what the file now shows for certain
 
     # One transaction: stage, then commit
 
@@ -204,6 +217,11 @@ class Store:
         """
         self._place_apart()
         self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+    def retire(self) -> None:
+        """Leave as much in the file, and as little in the WAL, as can be: its names lead elsewhere now."""
+        self._place_apart()
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     def close(self) -> None:
         """Release the file; the last connection to close empties the WAL."""

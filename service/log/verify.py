@@ -14,6 +14,7 @@ from sqlite_utils import Database
 from migrations.log import log as migrations
 from service.errors import Damaged, LogUnavailable
 from service.log import Recorded, chain_next, chain_seed
+from service.log.files import check_wal
 from service.log.reader import Reader, uri_of
 
 PAGE_EVENTS = 500
@@ -225,6 +226,7 @@ def _opened(path: Path) -> sqlite3.Connection:
     """Return a connection that cannot write. Raises NoLog, _Unreadable."""
     if not path.is_file():
         raise NoLog(f"{path} is not there")
+    check_wal(path)
     uri = uri_of(path, immutable=_has_no_wal(path))
     connection = sqlite3.connect(uri, uri=True, isolation_level=None)
     kind: type[LogUnavailable] = NoLog

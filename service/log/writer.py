@@ -82,12 +82,14 @@ class Writer(Generic[Ticket]):
             elif self._commits.unavailable:
                 self._commits.probe()
                 self._report([])
+            else:
+                self._commits.look()
         self._commits.close()
 
     def _collect(self) -> None:
         if not self._waiting:
             try:
-                self._admit(self._queue.get(timeout=RETRY_INTERVAL_S if self.unavailable else None))
+                self._admit(self._queue.get(timeout=RETRY_INTERVAL_S))
             except Empty:
                 return
         while not self._queue.empty():

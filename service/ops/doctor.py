@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from service.errors import InvalidInput
 from service.ops.settings import PREFIX, Settings, unknown_names
-from service.ops.values import SECRET_PREFIX
+from service.ops.values import SECRET_PREFIX, log_file
 
 SQLITE_SAFE = (3, 51, 3)
 WAL_BYTES_MAX = 256 * 1024 * 1024  # the service empties it at 8 MiB, unless somebody reads for long
@@ -63,7 +63,7 @@ def settings_given(environ: Mapping[str, str], flags: Mapping[str, str]) -> tupl
         try:
             settings = Settings.load({"TAILRACE_COMMANDS": "", **kept}, **flags)
         except InvalidInput:  # what one setting says, another one lacks
-            settings = Settings(db=Path(flags.get("db") or kept.get("TAILRACE_DB") or Settings().db))
+            settings = Settings(db=log_file(flags.get("db") or kept.get("TAILRACE_DB") or "tailrace.db"))
     for name, meant in unknown_names(environ):
         remedy = f"{meant} may be meant" if meant else "tailrace serve --help lists every setting"
         findings.append(warn("settings", f"{name} is no setting of this version and has no effect", remedy))

@@ -213,7 +213,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("port", "port", "The port to listen on; 0 takes a free one and prints it.",
             values.whole(0, 65_535)),
     Setting("db", "file", "The log; FILE.views and FILE.segments* beside it can be deleted at any time.",
-            values.path),
+            values.log_file),
     Setting("tls_cert", "file", "Certificate chain (PEM) to speak TLS with; read at start.", values.file),
     Setting("tls_key", "file", "Private key (PEM) of that certificate.", values.file),
     Setting("behind_proxy", "networks", "Proxies whose X-Forwarded-For and -Proto are believed; connections "

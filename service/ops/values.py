@@ -1,6 +1,7 @@
 """What the text of a setting means: each parser returns the value, or a ValueError says what is right."""
 
 import ipaddress
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -67,11 +68,15 @@ def host(text: str) -> str:
     return text.strip("[]").lower()
 
 
-def path(text: str) -> Path:
-    """Return the path of a file, which need not be there."""
+def log_file(text: str) -> Path:
+    """Return the path of a log, which need not be there; where links are on the way, its real one.
+
+    Whatever lies beside a log lies beside its real name: SQLite's own files do.
+    """
     if not text or "\0" in text:
         raise ValueError("give the path of a file")
-    return Path(text)
+    path, real = Path(text), Path(os.path.realpath(text))
+    return path if path.absolute() == real else real
 
 
 def origins(text: str) -> tuple[str, ...]:

@@ -187,7 +187,7 @@ def test_the_service_asks_the_kernel_for_nothing_that_the_unit_forbids(tmp_path,
         assert server.finished(server.execute("hiding", mark="x"))["status"] == "success"
         assert server.post("/api/v2/backups").status == 200
     finally:  # strace does not hand signals on: the service itself gets it
-        os.kill(int(Path(f"{server.db}.lock").read_text()), signal.SIGTERM)
+        os.kill(int(Path(f"{server.db}.lock").read_text().split()[0]), signal.SIGTERM)
         assert server._ended() == 0
     allowed = _allowed("@system-service") - _allowed("@privileged")
     asked = {}

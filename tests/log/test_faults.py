@@ -14,7 +14,7 @@ from service.errors import LogUnavailable
 from service.log.sqlite import SqliteLog
 from tests.log.contract import read_stream, texts
 
-APPENDS = 12
+APPENDS = 18
 CHILD = f"""
 import asyncio, json, sys
 from pathlib import Path
@@ -79,12 +79,12 @@ async def check(path: Path, answers: dict[int, object]) -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        *(f"fdatasync:error=EIO:when={n}" for n in (5, 6, 8, 11)),
-        *(f"fdatasync:error=EIO:when={n}+" for n in (5, 9)),
-        *(f"pwrite64:error=EIO:when={n}" for n in (14, 20, 25, 31)),
-        *(f"pwrite64:error=ENOSPC:when={n}" for n in (15, 22, 28)),
-        "pwrite64:error=ENOSPC:when=23+",
-        "pwrite64:error=EIO:when=24+",
+        *(f"fdatasync:error=EIO:when={n}" for n in (11, 12, 14, 17)),
+        *(f"fdatasync:error=EIO:when={n}+" for n in (11, 15)),
+        *(f"pwrite64:error=EIO:when={n}" for n in (21, 27, 32, 38)),
+        *(f"pwrite64:error=ENOSPC:when={n}" for n in (22, 29, 35)),
+        "pwrite64:error=ENOSPC:when=30+",
+        "pwrite64:error=EIO:when=31+",
     ],
 )
 async def test_an_answer_is_true_whatever_the_kernel_fails(tmp_path: Path, fault: str, end: str) -> None:
