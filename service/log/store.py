@@ -95,7 +95,7 @@ class Store:
         ``journal`` OFF is for a file that is thrown away unless it is finished (copy.py): nothing is
         flushed, nothing can be rolled back, and no other file appears beside it.
         """
-        signed = check(path) if create else 0
+        signed = check(path) if create else []
         if create:
             _create(path)
         if journal == "WAL":
@@ -145,12 +145,12 @@ class Store:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         self._db.execute(f"PRAGMA user_version = {version}")
 
-    def _settle_signed(self, before: int) -> None:
+    def _settle_signed(self, before: Sequence[int]) -> None:
         signature = new_signature()
-        record(self._path, before, signature, certain=True)
+        record(self._path, *before, signature)
         self._db.execute(f"PRAGMA user_version = {signature}")
         self.settle()
-        record(self._path, signature, signature)  # only what the file now shows for certain
+        record(self._path, signature)  # what the file now shows for certain
 
     # One transaction: stage, then commit
 

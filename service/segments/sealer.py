@@ -24,7 +24,8 @@ WANTED_MAX = 64  # streams; further wishes are not heard until there is room
 CUTTERS_MAX = 8  # streams that are sealed by turns without reading the start of a stretch again, 1.3 MiB each
 OVER_MAX = 10_000  # streams known to have nothing left to seal
 GATHER_S = 0.1  # after a run has ended: others end, too
-REMEMBER_INTERVAL_S = 10.0  # short runs that ended since are looked at again after a crash
+REMEMBER_INTERVAL_S = 10.0  # short runs that ended since, or so many of them, are looked at again at a start
+REMEMBER_RUNS = 5_000
 RETRY_S = 2.0  # while the log fails or the disk is full
 # While others work, sealing takes at most a tenth of the time.
 PAUSE_SHARE = 9
@@ -57,6 +58,7 @@ class Sealer:
         self._position = 0
         self._head = -1
         self._remembered_at = now()
+        self._unremembered = 0
         self._asleep: asyncio.Timeout | None = None
         self._awake = False
         self._waiting_for: str | None = None
@@ -126,6 +128,7 @@ class Sealer:
                 if event.seq > STRETCH_EVENTS_MAX:
                     return event.stream
                 await self._leave_behind(event)
+            began = self._now()
             try:
                 page = await self._log.read_all(
                     after=self._position, limit=ENDED_PAGE_EVENTS, types=(self._seal_type,)
@@ -133,11 +136,12 @@ class Sealer:
             except Damaged as error:
                 assert error.position is not None  # noqa: PT017  not a test: read_all always gives it
                 self._position = error.position
-                continue
-            if not page:
-                return None
-            self._ended.extend(page)
-            self._position = page[-1].position
+            else:
+                if not page:
+                    return None
+                self._ended.extend(page)
+                self._position = page[-1].position
+            await self._pause(self._now() - began)
         return next(iter(self._wanted))
 
     async def _sleep(self) -> None:
@@ -216,9 +220,14 @@ class Sealer:
     async def _leave_behind(self, event: Recorded) -> None:
         """Go on behind the end of a run; once in a while, and behind every long one, that is remembered."""
         now = self._now()
-        if event.seq > STRETCH_EVENTS_MAX or now - self._remembered_at > REMEMBER_INTERVAL_S:
+        self._unremembered += 1
+        if (
+            event.seq > STRETCH_EVENTS_MAX
+            or self._unremembered >= REMEMBER_RUNS
+            or now - self._remembered_at > REMEMBER_INTERVAL_S
+        ):
             await self._shelf.remember(Mark.at(event))
-            self._remembered_at = now
+            self._remembered_at, self._unremembered = now, 0
         self._ended.popleft()
 
     async def _pause(self, took_s: float) -> None:

@@ -26,6 +26,7 @@ CONTROL_STATES = 150
 needs_strace = pytest.mark.skipif(
     shutil.which("strace") is None, reason="needs strace to see what is written"
 )
+FRAME_HEADER_BYTES = 24  # in a WAL
 
 
 @needs_strace
@@ -61,11 +62,15 @@ def test_what_the_wal_shows_is_written_again_before_any_of_it_is_copied(in_memor
     copied = next(n for n, each in enumerate(done) if isinstance(each, Write) and each.path.name == DB)
     disk = Disk(in_memory / "d")
     disk.durable_names = disk.names = {f"{DB}-wal": File()}
-    for operation in done[:copied]:
-        if operation.path.name == f"{DB}-wal":
-            disk.do(operation)
-    assert len(wal) > 100_000
-    assert disk.names[f"{DB}-wal"].durable == wal
+    on_wal = [operation for operation in done[:copied] if operation.path.name == f"{DB}-wal"]
+    for operation in on_wal:
+        disk.do(operation)
+    # The commit that signs the log comes behind what the WAL showed, over what it did not show any more.
+    shown = min(
+        each.at for each in on_wal if isinstance(each, Write) and len(each.data) == FRAME_HEADER_BYTES
+    )
+    assert shown > 50_000
+    assert disk.names[f"{DB}-wal"].durable[:shown] == wal[:shown]
 
 
 @needs_strace

@@ -8,6 +8,7 @@ import pytest
 
 from service.errors import LogError, LogUnavailable
 from service.log.copy import Copy
+from service.log.files import RECORDED_MAX, SIGNATURE_AT, check_wal, record
 from service.log.lock import LogInUse, at_rest, hold
 from service.log.sqlite import SqliteLog
 from service.log.verify import pages, verify
@@ -186,6 +187,55 @@ async def test_a_kill_in_the_midst_of_a_start_is_no_other_log(
                 SqliteLog.open(left)
     again = SqliteLog.open(left)
     assert texts(await read_stream(again, "run/a")) == ["0", "1"]
+    await again.close()
+
+
+@pytest.mark.parametrize("cut", [1, 7, 30])
+async def test_a_record_that_was_not_written_to_its_end_says_nothing(path: Path, cut: int) -> None:
+    log = await written(path)
+    left = killed(path)
+    await log.close()
+    lock = Path(f"{left}.lock")
+    lock.write_bytes(lock.read_bytes()[:-cut])
+    assert check_wal(left)
+    again = SqliteLog.open(left)
+    assert texts(await read_stream(again, "run/a")) == ["0", "1"]
+    await again.close()
+
+
+async def test_a_signature_that_was_half_written_is_that_of_the_log(path: Path) -> None:
+    log = await written(path)
+    left = killed(path)
+    await log.close()
+    (signature,) = set(check_wal(left))
+    record(left, signature, 0x01020304)
+    with left.open("r+b") as file:
+        file.seek(SIGNATURE_AT)
+        file.write(signature.to_bytes(4, "big")[:2] + b"\x03\x04")
+    assert len(set(check_wal(left))) == 3
+    with left.open("r+b") as file:
+        file.seek(SIGNATURE_AT)
+        file.write(b"\xff\xff\x03\x04")
+    with pytest.raises(LogUnavailable, match="belongs to another log"):
+        check_wal(left)
+
+
+async def test_after_starts_that_failed_it_may_be_signed_by_any_of_them(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = await written(path)
+    left = killed(path)
+    await log.close()
+    (first,) = set(check_wal(left))
+    with monkeypatch.context() as broken:
+        broken.setattr("service.log.store.Store.settle", lambda _: 1 / 0)
+        for _ in range(RECORDED_MAX + 2):
+            with pytest.raises(ZeroDivisionError):
+                SqliteLog.open(left)
+    assert first in check_wal(left), "the file shows no other yet"
+    again = SqliteLog.open(left)
+    await again.append("run/a", new("2"), expected_seq=1)
+    assert len(set(check_wal(left))) == 1
     await again.close()
 
 

@@ -17,6 +17,7 @@ from service.segments import Segments
 from service.segments.cut import STRETCH_BYTES_MAX, STRETCH_EVENTS_MAX
 from service.segments.file import frames_path
 from service.segments.frames_file import FramesFile
+from service.segments.sealer import REMEMBER_RUNS
 from service.wire import frames
 from tests.segments.house import (
     SEAL,
@@ -188,6 +189,30 @@ async def test_a_wish_before_it_is_ready_or_for_what_is_not_there_does_no_harm(p
         segments.wanted("run/a", 5)
         await sealed(segments, "run/a", 2_048)
     assert await segments.after("run/a", 0) is None, "closed"
+
+
+async def test_many_short_runs_are_passed_over_by_turns_and_remembered(path, log):
+    runs = REMEMBER_RUNS + 1_000
+    await asyncio.gather(*(append_run(log, f"run/{n}", [10]) for n in range(runs)))
+    turns, pages = 0, []
+
+    class Watched:
+        def __getattr__(self, name: str):
+            return getattr(log, name)
+
+        async def read_all(self, **options):
+            page = await log.read_all(**options)
+            pages.append((turns, len(page)))
+            return page
+
+    async with running(path, Watched()) as segments:
+        while not segments._shelf.ready or segments._sealer._asleep is None:
+            turns += 1
+            await asyncio.sleep(0)
+        assert segments._shelf._file.marks().ended.position >= REMEMBER_RUNS, "they are not passed over again"
+    assert sum(count for _, count in pages) == runs
+    moments = [turn for turn, _ in pages]
+    assert moments == sorted(set(moments)), "somebody else had a turn after each page"
 
 
 async def test_it_is_found_again_and_not_sealed_again(path, log):
