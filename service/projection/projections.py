@@ -23,7 +23,7 @@ from service.projection.workflows import WorkflowSummary
 
 CAUGHT_UP_TIMEOUT_S = 2.0
 PAGE_EVENTS = 1_000  # of one transaction of the views
-UNFINISHED_WITHIN_S = 2.0  # else views are being made, which takes several times as long as to go without
+UNFINISHED_WITHIN_S = 1.0  # else views are being made, which takes ten times as long as to go without
 RETRY_S = 0.5  # after a failure of either file that may pass, such as a full disk
 
 P = ParamSpec("P")
@@ -59,6 +59,8 @@ class Projections:
             -1
         )  # the views hold every event up to this position; -1: not yet compared with the log
         self._advanced = asyncio.Event()  # set, and replaced, whenever _applied grows
+        self._may_apply = asyncio.Event()
+        self._may_apply.set()
         self._following: asyncio.Timeout | None = None
         self._goal = 0  # where the log ended when following began; before that the views are in the making
         self.rebuilds = 0  # how often they were made again since the start
@@ -108,6 +110,7 @@ class Projections:
                 async for page in follow_all(
                     self._log, after=position, types=EVENT_TYPES, page_events=PAGE_EVENTS
                 ):
+                    await self._may_apply.wait()
                     await self._in_thread(self._views.apply, page)
                     position = page[-1].position
                     self._advance(position)
@@ -214,8 +217,12 @@ class Projections:
             except LogUnavailable:  # run() says why
                 await asyncio.sleep(RETRY_S)
             except NotCaughtUp:
-                with suppress(LogUnavailable):
-                    return await unfinished_in(self._log)
+                self._may_apply.clear()  # both at once would take four times as long, and runs wait for this
+                try:
+                    with suppress(LogUnavailable):
+                        return await unfinished_in(self._log)
+                finally:
+                    self._may_apply.set()
 
     async def run_detail(self, run_id: str) -> RunDetail | None:
         """Return a run with its values, None if there is none. ``last_seq`` is that of its newest event."""

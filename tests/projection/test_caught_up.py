@@ -14,6 +14,7 @@ from service.log.follow import follow_all
 from service.log.memory import MemoryLog
 from service.log.sqlite import SqliteLog
 from service.projection import Projections
+from service.projection.unfinished import unfinished_in
 from service.projection.views import Views
 from tests.projection.histories import (
     append_frames,
@@ -128,6 +129,35 @@ async def test_readers_wait_for_a_slow_follower_and_give_up_in_time(tmp_path: Pa
         gate.set()
         assert all([await task for task in waiting])
         monkeypatch.undo()
+
+
+async def test_no_views_are_made_while_the_log_is_searched_for_what_is_unfinished(
+    tmp_path: Path, log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(10):
+        await append_run(log, f"r{number}", [start()])
+    searched, gate = asyncio.Event(), asyncio.Event()
+
+    async def search(log):
+        searched.set()
+        await gate.wait()
+        return await unfinished_in(log)
+
+    monkeypatch.setattr("service.projection.projections.unfinished_in", search)
+    monkeypatch.setattr("service.projection.projections.UNFINISHED_WITHIN_S", 0.0)
+    monkeypatch.setattr("service.projection.projections.PAGE_EVENTS", 1)
+    async with projecting(tmp_path / "views", log) as projections:
+        unfinished = asyncio.create_task(projections.unfinished())
+        await searched.wait()
+        with pytest.raises(NotCaughtUp):  # what was under way ends, nothing further begins
+            await projections.caught_up(0.2)
+        applied = projections._applied
+        with pytest.raises(NotCaughtUp):
+            await projections.caught_up(0.2)
+        assert projections._applied == applied < 10
+        gate.set()
+        assert len((await unfinished).owners) == 10
+        await projections.caught_up()
 
 
 @pytest.mark.parametrize("views", ["made", "in the making"])
