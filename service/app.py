@@ -42,6 +42,8 @@ from service.steps import Step
 from service.steps.registry import close, containment, registry
 
 OPENS_WITHIN_S = 1.0  # else it has much to do
+START_BYTES = 1024 * 1024  # that must be free: SQLite's files beside the log and beside what is made from it
+ROOM_INTERVAL_S = 1.0
 
 _diagnostics = structlog.get_logger("tailrace")
 
@@ -131,11 +133,23 @@ async def _serve(settings: Settings, sockets: list[socket], files_max: int) -> i
 
 async def _opened(settings: Settings, sockets: list[socket], meters: Meters) -> SqliteLog:
     """Open the log; if that takes its time, tell so to whoever asks meanwhile. Raises LogUnavailable."""
-    log = asyncio.ensure_future(asyncio.to_thread(SqliteLog.open, settings.db, meters.log))
+    directory = settings.db.absolute().parent
+
+    def has_room() -> bool:
+        return free_bytes(directory) >= START_BYTES
+
+    async def opened() -> SqliteLog:
+        if not has_room():
+            _diagnostics.warning("the disk is full, waiting for space", bytes_wanted=START_BYTES)
+        while not has_room():  # noqa: ASYNC110  nothing tells; to end would be to be started again, and mute
+            await asyncio.sleep(ROOM_INTERVAL_S)
+        return await asyncio.to_thread(SqliteLog.open, settings.db, meters.log)
+
+    log = asyncio.ensure_future(opened())
     done, _ = await asyncio.wait([log], timeout=OPENS_WITHIN_S)
     if not done:
         _diagnostics.info("the log is being opened", db=str(settings.db))
-        server = server_of(opening, settings)
+        server = server_of(opening(has_room), settings)
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve([one.dup() for one in sockets]))  # it closes what it is given
             await asyncio.wait([log])

@@ -215,7 +215,7 @@ class Runner:
                 raise Fenced from None
             except LogUnavailable as error:
                 unknown = unknown or error.stored is None
-                diagnostics.warning("append failed, trying again", run_id=self.run.id, reason=error.reason)
+                diagnostics.debug("append failed, trying again", run_id=self.run.id, reason=error.reason)
             else:
                 return
             await asyncio.sleep(delay_s)

@@ -63,6 +63,7 @@ class Supervisor:
         self._alive: dict[str, Runner | None] = {}  # None while the run is being loaded
         self._left_out: set[str] = set()
         self._draining = False
+        self._unread: str | None = None  # why, as it was last told
         self._none_alive = asyncio.Event()
         self._around = Surroundings(
             repository, steps, Places(parallel_steps_max), env, secrets,
@@ -97,17 +98,23 @@ class Supervisor:
                 try:
                     await self._follow(group)
                 except LogUnavailable as error:
-                    diagnostics.warning("log not read, trying again", reason=error.reason)
-                    await asyncio.sleep(RETRY_S)
+                    await self._wait_for_log(error.reason)
                 except Damaged as error:
                     self._pass_over(error)
 
     async def _follow(self, group: asyncio.TaskGroup) -> None:
         async for page in follow_all(self._log, after=self._position, types=FOLLOWED):
+            self._unread = None
             for recorded in page:
                 self._heed(group, recorded)
             self._position = page[-1].position
             self._fill(group)
+
+    async def _wait_for_log(self, reason: str) -> None:
+        if reason != self._unread:  # once, not for each run that waits
+            diagnostics.warning("log not read, trying again", reason=reason)
+        self._unread = reason
+        await asyncio.sleep(RETRY_S)
 
     def _pass_over(self, damaged: Damaged) -> None:
         """Go on behind an event that cannot be read: one run's damage stays that run's."""
@@ -205,9 +212,9 @@ class Supervisor:
                 runner = self._alive[run_id] = Runner(run, self._around, user)
                 pending = await repository.pending_cancel(run_id)
             except LogUnavailable as error:
-                diagnostics.warning("run not loaded, trying again", run_id=run_id, reason=error.reason)
-                await asyncio.sleep(RETRY_S)
+                await self._wait_for_log(error.reason)
                 continue
+            self._unread = None
             if pending is not None:
                 runner.inbox.post(_wished(pending[1], pending[0]))
             if self._draining:

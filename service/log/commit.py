@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import structlog
+
 from service.errors import LogUnavailable
 from service.log.store import Append, Staged, Store
 
@@ -17,6 +19,8 @@ RETRY_INTERVAL_S = 1.0  # between two attempts to reopen a store that fails
 LOOK_INTERVAL_S = 1.0  # between two looks at the names of its files: to look is to wait for the GIL once more
 # Another process holds the file, or a write stopped short: the frame that makes a commit is written last.
 NEVER_STORED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL}
+
+diagnostics = structlog.get_logger("tailrace.log")
 
 
 class Resumed(NamedTuple):
@@ -66,7 +70,7 @@ class Commits:
                 return _refused(appends, error, stored=stored)
         finally:
             self.flush_s = time.perf_counter() - began
-        self.unavailable = None
+        self._tell(None)
         self.events, self.bytes = sum(len(append.events) for append in staged), size
         self._position += self.events
         return staged
@@ -78,7 +82,7 @@ class Commits:
         self._look_at = time.monotonic() + LOOK_INTERVAL_S
         self._lost = self._files.lost(self._path)
         if self._lost:
-            self.unavailable = self._lost
+            self._tell(self._lost)
             if self._store is not None:
                 with suppress(Exception):
                     self._store.retire()
@@ -103,7 +107,7 @@ class Commits:
         except Exception as error:  # noqa: BLE001
             self._drop(error)
         else:
-            self.unavailable = None
+            self._tell(None)
 
     def close(self) -> None:
         """Release the file; what lies under its names instead of it is left alone."""
@@ -139,14 +143,25 @@ class Commits:
         self._files = store.files
         return store
 
+    def _tell(self, unavailable: str | None) -> None:
+        """Say it when it begins, and when it is over: whoever waits for the log says nothing of it."""
+        if unavailable and not self.unavailable:
+            diagnostics.error("log cannot be written", reason=unavailable)
+        elif self.unavailable and not unavailable:
+            diagnostics.info("log can be written again")
+        self.unavailable = unavailable
+
     def _drop(self, error: Exception) -> None:
-        self.unavailable = error.reason if isinstance(error, LogUnavailable) else str(error) or repr(error)
+        self._tell(_reason(error))
         store, self._store = self._store, None
         if store is not None:
             with suppress(sqlite3.Error):  # it fails, which is why it is given up
                 store.give_up()
 
 
+def _reason(error: Exception) -> str:
+    return error.reason if isinstance(error, LogUnavailable) else str(error) or repr(error)
+
+
 def _refused(appends: Sequence[Append], error: Exception, *, stored: bool | None) -> list[Staged]:
-    reason = error.reason if isinstance(error, LogUnavailable) else str(error) or repr(error)
-    return [Staged(LogUnavailable(reason, stored=stored), ()) for _ in appends]
+    return [Staged(LogUnavailable(_reason(error), stored=stored), ()) for _ in appends]

@@ -59,6 +59,7 @@ class Projections:
             -1
         )  # the views hold every event up to this position; -1: not yet compared with the log
         self._advanced = asyncio.Event()  # set, and replaced, whenever _applied grows
+        self._waiting_for: str | None = None
         self._may_apply = asyncio.Event()
         self._may_apply.set()
         self._following: asyncio.Timeout | None = None
@@ -89,8 +90,7 @@ class Projections:
             except TimeoutError:  # a read's doing, see _select
                 await self._begin_again("a read met damage")
             except (LogUnavailable, sqlite3.OperationalError) as error:
-                diagnostics.warning("views wait, trying again", reason=str(error))
-                await asyncio.sleep(RETRY_S)
+                await self._wait("views wait, trying again", error)
                 # What can be made again must not keep the space that events need.
                 if _is_full(error) and not await self._in_thread(self._views.give_space):
                     await self._begin_again("the disk is full")
@@ -112,6 +112,7 @@ class Projections:
                 ):
                     await self._may_apply.wait()
                     await self._in_thread(self._views.apply, page)
+                    self._waiting_for = None
                     position = page[-1].position
                     self._advance(position)
             except Damaged as error:
@@ -136,10 +137,15 @@ class Projections:
             try:
                 self._views = await self._in_thread(self._views.replaced)
             except (sqlite3.Error, OSError) as error:
-                diagnostics.warning("no views, trying again", reason=str(error))
-                await asyncio.sleep(RETRY_S)
+                await self._wait("no views, trying again", error)
             else:
                 return
+
+    async def _wait(self, said: str, error: Exception) -> None:
+        if str(error) != self._waiting_for:
+            diagnostics.warning(said, reason=str(error))
+        self._waiting_for = str(error)
+        await asyncio.sleep(RETRY_S)
 
     def _advance(self, position: int) -> None:
         if position > self._applied:
