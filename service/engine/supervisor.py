@@ -22,6 +22,7 @@ from service.steps import Step
 
 FOLLOWED = (RunStart.type, CancelRequested.type)
 RETRY_S = 1.0
+WISHES_PAGE_EVENTS = 200
 FAULT_OF_OURS = Ending(
     "failed", Error(INTERNAL_ERROR, "The service failed at this run; its diagnostics say why.")
 )
@@ -94,6 +95,7 @@ class Supervisor:
         """Follow the log and carry runs until cancelled; then attempts stop and stay open in the log."""
         async with asyncio.TaskGroup() as group:
             self._fill(group)
+            group.create_task(self._end_cancelled(group, upto=self._position))
             while True:
                 try:
                     await self._follow(group)
@@ -109,6 +111,28 @@ class Supervisor:
                 self._heed(group, recorded)
             self._position = page[-1].position
             self._fill(group)
+
+    async def _end_cancelled(self, group: asyncio.TaskGroup, *, upto: int) -> None:
+        """Begin runs that wait although their cancel lies before what is followed: they are only to end."""
+        after = 0
+        while after < upto and len(self._waiting):
+            try:
+                page = await self._log.read_all(
+                    after=after, limit=WISHES_PAGE_EVENTS, types=(CancelRequested.type,)
+                )
+            except LogUnavailable as error:
+                await self._wait_for_log(error.reason)
+                continue
+            except Damaged as error:
+                assert error.position is not None  # noqa: PT017  not a test: read_all always gives it
+                after = error.position
+                continue
+            for recorded in page:
+                run_id = recorded.stream.partition("/")[2]
+                if run_id in self._waiting and not self._draining:
+                    self._begin(group, run_id)
+            after = page[-1].position if page else upto
+            await asyncio.sleep(0)
 
     async def _wait_for_log(self, reason: str) -> None:
         if reason != self._unread:  # once, not for each run that waits

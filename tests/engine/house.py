@@ -72,15 +72,15 @@ class House:
             "events_per_run_max": 1_000_000, "events_per_s_per_run_max": 0, "env": {}, "secrets": {},
         } | bounds  # fmt: skip
 
-    def supervisor(self, unfinished: list[str] | None = None) -> Supervisor:
+    def supervisor(self, unfinished: list[str] | None = None, position: int = 0) -> Supervisor:
         return Supervisor(
             log=self.log, repository=self.repository, steps=self.steps,
-            unfinished=dict.fromkeys(unfinished or []), position=0, anonymous="anonymous", **self.bounds,
+            unfinished=dict.fromkeys(unfinished or []), position=position, anonymous="anonymous", **self.bounds,
         )  # fmt: skip
 
     @asynccontextmanager
-    async def engine(self):
-        supervisor = self.supervisor()
+    async def engine(self, unfinished: list[str] | None = None, position: int = 0):
+        supervisor = self.supervisor(unfinished, position)
         running = asyncio.create_task(supervisor.run())
         try:
             yield supervisor

@@ -5,8 +5,9 @@ import random
 
 import pytest
 
-from service.domain.events import StepLog, encode_run_event
+from service.domain.events import CancelRequested, StepLog, encode_run_event
 from service.domain.run import begin, evolve, replay
+from service.engine.supervisor import WISHES_PAGE_EVENTS
 from service.errors import LogUnavailable
 from service.log import NewEvent
 from service.log.memory import MemoryLog
@@ -39,6 +40,22 @@ async def test_a_queued_run_can_be_cancelled_while_all_places_are_taken():
         events = await h.ended("r2")
         assert shape(events) == ["run_start", "step_complete a", "run_complete"]
         assert events[1].payload.attempt == 0
+
+
+@pytest.mark.parametrize("cancels_before", [0, WISHES_PAGE_EVENTS])
+async def test_a_cancel_from_before_a_restart_ends_a_queued_run_without_its_turn(cancels_before):
+    h = house(runs_max=1)
+    for run_id in ("r1", "r2", "r3"):
+        await h.start([step("a", do="hang")], run_id)
+    for n in range(cancels_before):
+        await h.repository.append_signal(f"over{n}", CancelRequested("ann"))
+    await h.repository.request_cancel("r3", by="ann")
+    position = await h.log.wait(None, after=-1)
+    async with h.engine(["r1", "r2", "r3"], position) as supervisor:
+        assert (await h.ended("r3"))[-1].payload.status == "cancelled"
+        await h.until("r1", lambda events: "step_start a" in shape(events))
+        assert (supervisor.alive, supervisor.waiting) == (1, 1)
+        assert shape(await h.events("r2")) == ["run_start"]
 
 
 async def test_runs_beyond_the_bound_wait_their_turn():
