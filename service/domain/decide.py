@@ -222,7 +222,8 @@ def _retry_at_ms(run: Run, state: StepState, ended: Ended, now_ms: int) -> int |
     retries_left = state.attempt < state.spec.retry.max_attempts
     if ended.status == "interrupted":
         allowed = retries_left or state.spec.repeatable or state.spec.retry_interrupted
-        if not allowed or state.interruptions >= INTERRUPTIONS_MAX:
+        dangerous = state.spec.holds_slot  # to wait takes nothing down, however often the service restarts
+        if not allowed or (dangerous and state.interruptions >= INTERRUPTIONS_MAX):
             return None
     elif not retries_left:
         return None

@@ -87,7 +87,7 @@ class Runner:
         self._room_events += sum(3 + 2 * len(step.output) for step in run.definition.steps.values())
 
     def drain(self) -> None:
-        """Start nothing more: ``carry`` returns once no attempt is running."""
+        """Start nothing more: ``carry`` returns once no attempt is running, save those that only wait."""
         self._draining = True
         self.inbox.wake()
 
@@ -114,11 +114,22 @@ class Runner:
             if self.run.ending is None and (delay_s := self._pace.delay_s(len(events), time.monotonic())):
                 await asyncio.sleep(delay_s)
             self._act(group)  # also when drained meanwhile: what is recorded as started has to start
-            if self.run.sealed or (self._draining and not self._attempts and not self.inbox):
+            if self.run.sealed or self._is_drained():
+                for attempt in self._attempts.values():
+                    attempt.cancel()
                 return
             await self.inbox.wait(self._sleep_s())
             self._now_ms = self._clock_ms()
             events = []
+
+    def _is_drained(self) -> bool:
+        if not self._draining or self.inbox:
+            return False
+        if self.run.ending is not None:
+            return not self._attempts
+        # What only waits goes on after the next start as if nothing had been.
+        specs = (self.run.steps[step_id].spec for step_id in self._attempts)
+        return not any(spec.holds_slot or not spec.repeatable for spec in specs)
 
     # Decide: nothing here waits
 

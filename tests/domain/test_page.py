@@ -50,7 +50,7 @@ LIMITS = {
     "nesting of a definition": wellformed.JSON_DEPTH_MAX,
     "attempts of a step": step_spec.ATTEMPTS_MAX,
     "a duration": durations.DURATION_MS_MAX,
-    "interruptions of a step that are tried again": decide.INTERRUPTIONS_MAX,
+    "interruptions of a step other than `wait` that are tried again": decide.INTERRUPTIONS_MAX,
     "faults that a refusal tells": definition.FAULTS_MAX,
 }
 

@@ -12,7 +12,7 @@ from service.errors import LogUnavailable
 from service.log import NewEvent
 from service.log.memory import MemoryLog
 from service.steps import Outcome
-from tests.engine.house import ends, house, shape, step
+from tests.engine.house import House, Scripted, ends, house, shape, step, succeed
 
 DIAMOND = [step("a", gives={"x": 1}, output={"v": "x"}), step("b", after=["a"]), step("c", after=["a"]), step("d", after=["b", "c"])]  # fmt: skip
 
@@ -142,6 +142,20 @@ async def test_a_step_that_takes_the_service_down_is_not_tried_for_ever():
     assert events[-1].payload.error.code == "interrupted"
 
 
+async def test_a_step_that_only_waits_may_be_interrupted_any_number_of_times():
+    log = MemoryLog()
+    kind = Scripted(holds_slot=False)
+    await House(log, kind).start([step("a", do="hang", config={"repeatable": True})])
+    for number in range(1, 12):
+        h = House(log, kind)
+        async with h.engine():
+            await h.until("r1", lambda found, n=number: shape(found).count("step_start a") == n)
+    assert "run_complete" not in shape(await h.events())
+    kind.scripts["hang"] = succeed
+    async with h.engine():
+        assert ends(await h.ended()) == {"a": "success"}
+
+
 async def test_on_interrupt_retry_and_retries_left_repeat_an_interrupted_attempt():
     for more in ({"onInterrupt": "retry"}, {"retry": {"maxAttempts": 2, "interval": 1}}):
         record = await record_of([step("a", **more)])
@@ -174,6 +188,41 @@ async def test_drain_waits_for_running_attempts_and_leaves_the_rest_for_the_next
     async with h.engine():
         assert ends(await h.ended()) == {"a": "success", "b": "success"}
         assert (await h.ended("r2"))[-1].payload.status == "success"
+
+
+async def test_drain_does_not_wait_for_what_only_waits():
+    gate = asyncio.Event()
+
+    async def held(attempt):
+        await gate.wait()
+        return Outcome("success", {})
+
+    waiting = Scripted(holds_slot=False, held=held)
+    h = house(scripts={"held": held})
+    h.steps["waiting"] = waiting
+    only = step("w", do="hang", config={"repeatable": True}) | {"type": "waiting"}
+    to_end = step("e", do="held") | {"type": "waiting"}  # an interruption would fail it
+    async with h.engine() as supervisor:
+        await h.start([only], "only")
+        await h.start([only, step("a", do="held")], "beside")
+        await h.start([only, to_end], "not repeatable")
+        for run_id in ("only", "beside", "not repeatable"):
+            await h.until(run_id, lambda events: "step_start w" in shape(events))
+        drained = asyncio.create_task(supervisor.drain(10))
+        async with asyncio.timeout(5):
+            while supervisor.alive > 2:
+                await asyncio.sleep(0)
+        assert not drained.done()
+        gate.set()
+        async with asyncio.timeout(5):
+            await drained
+        assert ends(await h.events("only")) == {}
+        assert ends(await h.events("beside")) == {"a": "success"}
+        assert ends(await h.events("not repeatable")) == {"e": "success"}
+    waiting.scripts["hang"] = succeed
+    async with h.engine():
+        for run_id in ("only", "beside", "not repeatable"):
+            assert (await h.ended(run_id))[-1].payload.status == "success"
 
 
 class Slow(MemoryLog):
