@@ -118,6 +118,8 @@ def _at_rest(settings: "Settings") -> tuple[datetime | None, list["Finding"]]:
                 last = newest(settings.db)
     except LogError as error:
         findings.append(fail("log", str(error), "tailrace verify says more; restore a backup"))
+    except OSError as error:
+        findings.append(fail("log", f"{settings.db}: {error.strerror}", "run this as the service's user"))
     with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

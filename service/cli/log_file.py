@@ -16,8 +16,11 @@ class LogFile(click.ParamType[Path]):
 
         try:
             path = log_file(str(value))
+            is_directory = path.is_dir()
         except ValueError as error:
             self.fail(f"{str(value)!r} is refused: {error}", param, ctx)
-        if path.is_dir():
+        except OSError as error:
+            self.fail(f"{str(value)!r}: {error.strerror}", param, ctx)
+        if is_directory:
             self.fail(f"{path} is a directory", param, ctx)
         return path

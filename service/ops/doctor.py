@@ -14,7 +14,7 @@ from typing import Literal
 from msgspec import Struct
 
 from service.errors import InvalidInput
-from service.ops.settings import PREFIX, Settings, unknown_names
+from service.ops.settings import DB, PREFIX, Settings, unknown_names
 from service.ops.values import SECRET_PREFIX, log_file
 
 SQLITE_SAFE = (3, 51, 3)
@@ -63,7 +63,7 @@ def settings_given(environ: Mapping[str, str], flags: Mapping[str, str]) -> tupl
         try:
             settings = Settings.load({"TAILRACE_COMMANDS": "", **kept}, **flags)
         except InvalidInput:  # what one setting says, another one lacks
-            settings = Settings(db=log_file(flags.get("db") or kept.get("TAILRACE_DB") or "tailrace.db"))
+            settings = Settings(db=log_file(flags.get("db") or kept.get("TAILRACE_DB") or DB))
     for name, meant in unknown_names(environ):
         remedy = f"{meant} may be meant" if meant else "tailrace serve --help lists every setting"
         findings.append(warn("settings", f"{name} is no setting of this version and has no effect", remedy))
@@ -98,6 +98,13 @@ def addresses(settings: Settings) -> Iterator[Finding]:
 
 def files(db: Path) -> Iterator[Finding]:
     """Look at the log's directory and files: whether they can be written, and by whom."""
+    try:
+        yield from _files(db)
+    except OSError as error:
+        yield fail("files", f"{error.filename}: {error.strerror}", "run this as the service's user")
+
+
+def _files(db: Path) -> Iterator[Finding]:
     directory = db.absolute().parent
     if not directory.is_dir():
         yield fail(

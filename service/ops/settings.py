@@ -16,6 +16,7 @@ from service.ops.values import SECRET_PREFIX
 PREFIX = "TAILRACE_"
 # Read by the client verbs, set for commands.
 OTHER_NAMES = ("TAILRACE_URL", "TAILRACE_KEY", "TAILRACE_IDEMPOTENCY_KEY", "TAILRACE_PROXY_PASSWORD")
+DB = "tailrace.db"
 MIB = 1024 * 1024
 
 
@@ -24,7 +25,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     host: str = ""
     port: int = 8080
-    db: Path = Path("tailrace.db")
+    db: Path = Path(DB)
     tls_cert: Path | None = None
     tls_key: Path | None = None
     behind_proxy: tuple[str, ...] = ()
@@ -84,6 +85,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         if "env" in given:
             given["env"] = {name: environ[name] for name in given["env"] if name in environ}
         given["secrets"] = _secrets(environ, faults)
+        given.setdefault("db", values.log_file(DB))  # there may be a link under that name
         settings = cls(**given)
         faults += [*_halves(settings), *_exposure(settings, commands_given="commands" in given)]
         if faults:
@@ -178,7 +180,12 @@ def _exposure(settings: Settings, *, commands_given: bool) -> Iterator[Fault]:
     if not commands_given:
         said = "name the executables that workflows may run, '*' for any, empty for none: "
         yield Fault("TAILRACE_COMMANDS", said + where)
-    if settings.jwt_key_file is None and not settings.keys.exists():
+    try:
+        has_keys = settings.keys.exists()
+    except OSError as error:
+        yield Fault("TAILRACE_DB", f"its keys cannot be looked for: {error.strerror}: {settings.keys}")
+        has_keys = True
+    if settings.jwt_key_file is None and not has_keys:
         said = (
             f"create a key first: tailrace keys create NAME --db {settings.db} (or set TAILRACE_JWT_KEY_FILE)"
         )

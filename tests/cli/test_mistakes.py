@@ -46,6 +46,14 @@ def is_one_line(result: Result) -> bool:
     return result.out == "" and result.err.startswith("tailrace: ") and result.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("verb", ["verify", "keys list --db", "backup copy.db --db", "backup"])
+def test_a_log_that_cannot_be_looked_for_is_a_mistake(verb, tmp_path):
+    for path, said in ((tmp_path / ("x" * 300), "name too long"), (tmp_path, "is a directory")):
+        result = tailrace(NOWHERE, *verb.split(), path)
+        assert (result.out, result.code) == ("", 2), result
+        assert said in " ".join(re.sub("[│\\n]", " ", result.err).split()), result
+
+
 VERBS = [
     "ls", "ls workflows", "ls -o json", "show r", "show r -o json", "watch r", "history r", "cancel r", "run -",
     "run - --watch", "backup copy.db",

@@ -139,6 +139,10 @@ def test_outside_loopback_everything_has_to_be_decided(host, tmp_path):
 
 def test_behind_a_proxy_on_this_machine_commands_and_credentials_are_decided(tmp_path):
     behind = {"TAILRACE_BEHIND_PROXY": "127.0.0.1", "TAILRACE_DB": str(tmp_path / "t.db")}
+    unseen = {"TAILRACE_COMMANDS": "", "TAILRACE_DB": str(tmp_path / ("x" * 300))}
+    found = faults(behind | unseen)
+    assert found.keys() == {"TAILRACE_DB"}
+    assert "its keys cannot be looked for: File name too long" in found["TAILRACE_DB"]
     found = faults(behind)
     assert found.keys() == {"TAILRACE_COMMANDS", "TAILRACE_BEHIND_PROXY"}
     assert "behind a proxy" in found["TAILRACE_COMMANDS"]
