@@ -115,6 +115,7 @@ class Front:
                 unfinished_max=settings.max_unfinished_runs,
                 unfinished_per_user_max=settings.max_unfinished_runs_per_user,
                 executes_per_minute=settings.max_executes_per_minute,
+                checks_s_per_minute=settings.max_check_seconds_per_minute,
             ),
             credentials=Credentials(self._authentication, public_paths()),
             recovered=lambda: behind.engine() is not None,

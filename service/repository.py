@@ -4,14 +4,13 @@ The API writes a run's header, wishes and definitions; from then on the engine a
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache, partial
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from service.domain.definition import Definition
+from service.definitions import Definitions, Parse
 from service.domain.events import (
     CancelRequested,
     Payload,
@@ -41,15 +40,6 @@ from service.log import (
 )
 
 PAGE_EVENTS = 500
-DEFINITIONS_KEPT = 64  # parsed, in memory
-
-
-class Parse(Protocol):
-    """Turns a definition as it was sent into a Definition. Raises InvalidInput."""
-
-    def __call__(self, raw: dict[str, Any], /, *, steps_max: int | None = None) -> Definition:
-        """``steps_max``: None for any number of steps."""
-        ...
 
 
 class Workflow(Struct, frozen=True):
@@ -85,11 +75,8 @@ class Repository:
         self, log: Log, parse: Parse, now_ms: Callable[[], int], *, steps_max: int | None = None
     ) -> None:
         self.log = log
-        self.parse = partial(parse, steps_max=steps_max)
+        self.definitions = Definitions(parse, steps_max=steps_max)
         self._now_ms = now_ms
-        # Runs of one workflow repeat its definition; definitions are the same when their bytes are. Whatever
-        # the limit is by now: what was accepted has to end.
-        self._parsed = lru_cache(DEFINITIONS_KEPT)(lambda data: parse(msgspec.json.decode(data)))
 
     # Workflows
 
@@ -113,10 +100,10 @@ class Repository:
     ) -> tuple[Workflow, bool]:
         """Record a definition as a new version and return it, with whether anything was recorded.
 
-        The same body again records nothing. Raises Conflict when the id is taken by another body and
-        ``replace`` is not given, NotFound when there is nothing to replace, InvalidInput for a bad one.
+        ``definition`` has been checked (definitions.py). The same body again records nothing. Raises Conflict
+        when the id is taken by another body and ``replace`` is not given, NotFound when there is nothing to
+        replace.
         """
-        self.parse(definition)
         while True:
             latest = await self._latest(workflow_id)
             exists = latest is not None and not latest.deleted
@@ -249,7 +236,7 @@ class Repository:
         while page := await self.log.read(stream, after=after, limit=PAGE_EVENTS):
             for recorded in page:
                 chain = chain_next(chain, recorded.data)
-                run = self._applied(run, recorded)
+                run = await self._begun(recorded) if run is None else self._applied(run, recorded)
                 if recorded.chain not in {b"", chain}:
                     raise Damaged(stream, recorded.seq)
             after = page[-1].seq
@@ -257,21 +244,18 @@ class Repository:
             run.last_ms = max(run.last_ms, parse_time(decode_event(page[-1].data).timestamp))
         return None if run is None or run.sealed else run
 
-    def _applied(self, run: Run | None, recorded: Recorded) -> Run:
-        if run is not None and recorded.type == StepLog.type and b'"outcome":' not in recorded.data:
-            run.last_seq = recorded.seq  # most events of most runs: lines, which change nothing
-            return run
+    async def _begun(self, recorded: Recorded) -> Run:
         event = decode_event(recorded.data)
-        at_ms = parse_time(event.timestamp)
-        if run is None:
-            assert isinstance(event.payload, RunStart), "a run begins with its header"
-            return begin(
-                event.subject,
-                event.payload,
-                self._parsed(encode_value(event.payload.definition)),
-                at_ms=at_ms,
-            )
-        evolve(run, event.payload, at_ms=at_ms)
+        assert isinstance(event.payload, RunStart), "a run begins with its header"
+        definition = await self.definitions.recorded(encode_value(event.payload.definition))
+        return begin(event.subject, event.payload, definition, at_ms=parse_time(event.timestamp))
+
+    def _applied(self, run: Run, recorded: Recorded) -> Run:
+        if recorded.type == StepLog.type and b'"outcome":' not in recorded.data:
+            run.last_seq = recorded.seq  # most events of most runs: lines, which change nothing
+        else:
+            event = decode_event(recorded.data)
+            evolve(run, event.payload, at_ms=parse_time(event.timestamp))
         return run
 
     async def pending_cancel(self, run_id: str) -> tuple[int, CancelRequested] | None:

@@ -1,4 +1,7 @@
-"""Whether one more run may begin: how many are unfinished, in all and of one user, and how fast they come."""
+"""Whether one more run may begin: how many are unfinished, in all and of one user, and how fast they come.
+
+And whether a user's definitions may be checked: by the time that this has taken lately.
+"""
 
 import asyncio
 from collections import Counter
@@ -34,10 +37,12 @@ class Admission:
         unfinished_max: int = 0,
         unfinished_per_user_max: int = 0,
         executes_per_minute: int = 0,
+        checks_s_per_minute: int = 0,
     ) -> None:
         self.unfinished_max = unfinished_max
         self.unfinished_per_user_max = unfinished_per_user_max
         self._rate = Rate(executes_per_minute)
+        self._checks = Rate(checks_s_per_minute)
         self._log = log
         self._owners: dict[str, str] = {}
         self._of_user: Counter[str] = Counter()
@@ -78,6 +83,19 @@ class Admission:
         except BaseException:
             self._remove(run_id)
             raise
+
+    def may_check(self, grant: Grant) -> None:
+        """Raise Throttled while the caller's definitions have taken more than their share of the time."""
+        if grant.name != ANONYMOUS and (wait_s := self._checks.wait_s(grant.name)):
+            said = (
+                f"{grant.name!r} has had {self._checks.per_minute} s of checking definitions within a minute."
+            )
+            raise Throttled(said, retry_after_s=wait_s)
+
+    def checked(self, grant: Grant, seconds: float) -> None:
+        """Count what the check of a definition has taken."""
+        if grant.name != ANONYMOUS:
+            self._checks.charge(grant.name, seconds)
 
     def _check(self, grant: Grant) -> None:
         if self.unfinished_max and len(self._owners) >= self.unfinished_max:

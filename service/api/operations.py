@@ -157,7 +157,7 @@ OPERATIONS = (
             Answered(201, "It is recorded.", WorkflowBody, headers=("Location",)),
             Answered(200, "It was there with the same body.", WorkflowBody, headers=("Location",)),
         ),
-        body=WORKFLOW, body_required=True, problems=(409,), right="write",
+        body=WORKFLOW, body_required=True, problems=(409, 429), right="write",
     ),
     Operation(
         "list_workflows", "get", _W, "List workflows by id",
@@ -166,7 +166,7 @@ OPERATIONS = (
     Operation(
         "validate_workflow", "post", f"{_W}/validate", "Say whether a workflow would be accepted",
         (Answered(200, "The verdict with every fault; nothing is recorded.", Verdict),),
-        body=WORKFLOW, body_required=True, right="write",
+        body=WORKFLOW, body_required=True, problems=(429,), right="write",
     ),
     Operation(
         "show_workflow", "get", _W + "/{workflowId}", "Read a workflow",
@@ -175,7 +175,7 @@ OPERATIONS = (
     Operation(
         "replace_workflow", "put", _W + "/{workflowId}", "Record a new version; runs keep theirs",
         (Answered(200, "The present version.", WorkflowBody),),
-        body=WORKFLOW, body_required=True, problems=(404,), right="write",
+        body=WORKFLOW, body_required=True, problems=(404, 429), right="write",
     ),
     Operation(
         "delete_workflow", "delete", _W + "/{workflowId}", "Delete a workflow; history and runs stay",

@@ -1,6 +1,7 @@
 """The routes of definitions: create, list, read, replace, delete, validate."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -27,7 +28,9 @@ from service.api.rights import caller, needs
 from service.api.schemas import Verdict, WorkflowBody, WorkflowPage
 from service.domain.events import RUN_INPUT_BYTES_MAX
 from service.errors import Fault, InvalidInput
-from service.repository import Parse, request_hash
+from service.repository import request_hash
+
+Check = Callable[..., Awaitable[None]]  # Definitions.check, for one caller
 
 BODY_KEYS = ("workflowId", "name", "description", "definition")
 NOT_STORED = {"outcome": "not stored"}
@@ -53,7 +56,8 @@ async def create_workflow(request: AnyRequest) -> Response[bytes]:
     """Create a workflow: 201, or 200 if it is there with the same body. 409 if with another one."""
     read_query(request)
     context = context_of(request)
-    sent = check_workflow(await read_object(request), context.repository.parse)
+    check = _check_of(request)
+    sent = await check_workflow(await read_object(request), check)
     check_disk(context, NOT_STORED)
     workflow_id = sent.workflow_id or str(uuid7())
     workflow, recorded = await context.repository.save_workflow(
@@ -94,13 +98,13 @@ async def replace_workflow(request: AnyRequest, workflow_id: FromPath[str]) -> R
     read_query(request)
     checked_id(workflow_id, "workflow")
     context = context_of(request)
-    repository = context.repository
-    sent = check_workflow(await read_object(request), repository.parse)
+    check = _check_of(request)
+    sent = await check_workflow(await read_object(request), check)
     if sent.workflow_id not in {None, workflow_id}:
         fault = Fault("/workflowId", f"must be {workflow_id!r} as in the address, or left out")
         raise InvalidInput([fault])
     check_disk(context, NOT_STORED)
-    workflow, _ = await repository.save_workflow(
+    workflow, _ = await context.repository.save_workflow(
         workflow_id,
         sent.definition,
         sent.hash,
@@ -125,22 +129,31 @@ async def delete_workflow(request: AnyRequest, workflow_id: FromPath[str]) -> No
 async def validate_workflow(request: AnyRequest) -> Response[bytes]:
     """Say whether a workflow would be accepted, and every fault if not. Nothing is recorded."""
     read_query(request)
+    check = _check_of(request)
     document = await read_object(request)
     try:
-        check_workflow(document, context_of(request).repository.parse)
+        await check_workflow(document, check)
     except InvalidInput as error:
         return answer(Verdict(valid=False, errors=error.faults))
     return answer(Verdict(valid=True, errors=[]))
 
 
-def check_workflow(document: dict[str, Any], parse: Parse) -> Sent:
+def _check_of(request: AnyRequest) -> Check:
+    """Return the check of the definition that a request is about to bring. Raises Throttled."""
+    context, grant = context_of(request), caller(request)
+    allow = partial(context.admission.may_check, grant)
+    allow()
+    charge = partial(context.admission.checked, grant)
+    return partial(context.repository.definitions.check, allow=allow, charge=charge)
+
+
+async def check_workflow(document: dict[str, Any], check: Check) -> Sent:
     """Return the workflow that a body holds: wrapped as the guide sends it, or a bare definition.
 
-    Raises InvalidInput with every fault, Refused (413) for a definition over the limit.
+    Raises InvalidInput with every fault, Refused (413) for a definition over the limit, Throttled.
     """
     if "steps" in document and "definition" not in document:
-        check_size(document)
-        parse(document)
+        await check(document, size=check_size(document))
         return Sent(None, None, None, document)
     faults = unknown_keys(document, BODY_KEYS)
     workflow_id = document.get("workflowId")
@@ -155,9 +168,9 @@ def check_workflow(document: dict[str, Any], parse: Parse) -> Sent:
         said = "must be an object" if "definition" in document else "is missing (or send a bare definition)"
         faults.append(Fault("/definition", said))
     else:
-        check_size(definition)
+        size = check_size(definition)
         try:
-            parse(definition)
+            await check(definition, size=size)
         except InvalidInput as error:
             faults += [Fault(f"/definition{fault.pointer}", fault.message) for fault in error.faults]
     if faults:
@@ -166,15 +179,16 @@ def check_workflow(document: dict[str, Any], parse: Parse) -> Sent:
     return Sent(workflow_id, document.get("name"), document.get("description"), definition)
 
 
-def check_size(definition: dict[str, Any], variables: dict[str, Any] | None = None) -> None:
+def check_size(definition: dict[str, Any], variables: dict[str, Any] | None = None) -> int:
     """Refuse (413) a definition that is too large, with a run's ``variables``, if any, in place of its own.
 
-    Each variable counts once, so that what can be created can be executed as it is.
+    Return its bytes. Each variable counts once, so that what can be created can be executed as it is.
     """
     size = len(msgspec.json.encode(definition | {"variables": variables} if variables else definition))
     if size > RUN_INPUT_BYTES_MAX:
         said = f"Definition and variables have {size} bytes together; the limit is {RUN_INPUT_BYTES_MAX}."
         raise Refused(Problem(413, said))
+    return size
 
 
 def check_disk(context: Context, extra: Mapping[str, Any]) -> None:

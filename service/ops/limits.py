@@ -22,18 +22,28 @@ class Rate:
 
     def take(self, key: str) -> float:
         """Count one for ``key`` and return 0; if it is too early, the seconds until it would be counted."""
+        wait_s = self.wait_s(key, 1)
+        if not wait_s:
+            self.charge(key, 1)
+        return wait_s
+
+    def wait_s(self, key: str, count: float = 0) -> float:
+        """Return the seconds until ``count`` would be within what is allowed, 0 if it is."""
         if not self.per_minute:
             return 0.0
         now = self._now()
-        interval_s = 60.0 / self.per_minute
-        full_at = max(now, self._full_at.get(key, now)) + interval_s
+        full_at = max(now, self._full_at.get(key, now)) + count * 60.0 / self.per_minute
         over_s = full_at - now - 60.0
-        if over_s > 1e-9:
-            return over_s
+        return over_s if over_s > 1e-9 else 0.0
+
+    def charge(self, key: str, count: float) -> None:
+        """Count ``count`` for ``key``, be it allowed or not: what it was is known afterwards only."""
+        if not self.per_minute:
+            return
+        now = self._now()
         if key not in self._full_at and len(self._full_at) >= KEYS_MAX:
             self._forget(now)
-        self._full_at[key] = full_at
-        return 0.0
+        self._full_at[key] = max(now, self._full_at.get(key, now)) + count * 60.0 / self.per_minute
 
     def _forget(self, now: float) -> None:
         """Forget who has everything; if that is nobody, the tenth that has been there longest."""

@@ -53,6 +53,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_connections_per_ip: int = 1_000
     max_stream_starts_per_minute: int = 3_000
     max_executes_per_minute: int = 6_000
+    max_check_seconds_per_minute: int = 6
     max_unfinished_runs: int = 100_000
     max_unfinished_runs_per_user: int = 20_000
     max_events_per_s_per_run: int = 200_000
@@ -267,6 +268,8 @@ SETTINGS: tuple[Setting, ...] = (
             "a minute, 0 any; further ones get 429.", values.whole(0, 1_000_000)),
     Setting("max_executes_per_minute", "requests", "Runs that one user starts within a minute, 0 any; "
             "further ones get 429.", values.whole(0, 1_000_000)),
+    Setting("max_check_seconds_per_minute", "seconds", "Computing time within a minute to check the "
+            "definitions that one user sends, 0 any; further ones get 429.", values.whole(0, 60)),
     Setting("max_unfinished_runs", "runs", "Runs that are queued or at work, 0 any; further ones get 429.",
             values.whole(0, 10_000_000)),
     Setting("max_unfinished_runs_per_user", "runs", "Those of one user, 0 any; further ones get 429.",

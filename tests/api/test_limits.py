@@ -205,6 +205,23 @@ def test_how_fast_runs_are_started(house):
     assert execute(server, "bob", "short").status == 202
 
 
+def test_how_long_the_definitions_of_one_user_take_to_be_checked(house):
+    server = house(max_check_seconds_per_minute=1)
+    eve, root = (f"Bearer {server.create_key(name, 'write')}" for name in ("eve", "ann"))
+    costly = {"steps": [{"id": f"s{n}", **SHORT["steps"]["a"], "when": "!" * 90 + "a"} for n in range(900)]}
+    statuses = []
+    while 429 not in statuses:
+        assert len(statuses) < 500
+        answer = server.post(f"{W}/validate", costly, authorization=eve)
+        statuses.append(answer.status)
+    assert statuses.count(200) >= 2
+    assert 1 <= int(answer.headers["retry-after"]) <= 60
+    for path in (f"{W}/validate", W):
+        assert server.post(path, SHORT, authorization=eve).status == 429
+    assert server.request("PUT", f"{W}/short", SHORT, {"authorization": eve}).status == 429
+    assert server.post(f"{W}/validate", costly, authorization=root).status == 200
+
+
 @pytest.mark.parametrize("bound", ["max_runs", "max_parallel_steps"])
 def test_one_users_work_does_not_keep_anothers_from_beginning(house, bound):
     server = house(**{bound: 10})

@@ -92,7 +92,7 @@ class House:
         self, steps: list[dict], run_id: str = "r1", variables: dict | None = None, **more
     ) -> str:
         definition = {"steps": steps, "variables": variables or {}, **more}
-        self.repository.parse(definition)
+        parse_definition(definition, kinds=self.steps)
         await self.repository.start_run(
             run_id, RunStart("w", 1, definition, variables or {}, {"by": "test"}, "hash")
         )

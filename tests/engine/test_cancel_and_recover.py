@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from service.domain.events import CancelRequested, StepLog, encode_run_event
+from service.domain.events import CancelRequested, StepLog, encode_run_event, encode_value
 from service.domain.run import begin, evolve, replay
 from service.engine.supervisor import WISHES_PAGE_EVENTS
 from service.errors import LogUnavailable
@@ -113,7 +113,12 @@ def _ended_by(events, start, cut) -> bool:
 
 async def _folds_the_same(h, events) -> None:
     header = events[0]
-    run = begin("r1", header.payload, h.repository.parse(header.payload.definition), at_ms=0)
+    run = begin(
+        "r1",
+        header.payload,
+        await h.repository.definitions.recorded(encode_value(header.payload.definition)),
+        at_ms=0,
+    )
     replay(run, events[1:])
     assert run.sealed
     assert run.last_seq == events[-1].seq

@@ -41,6 +41,19 @@ def test_in_no_minute_more_than_twice_what_is_allowed_and_never_over_it_in_the_l
     assert busiest <= 200
 
 
+def test_what_is_known_afterwards_is_counted_and_waited_for():
+    clock = Clock()
+    rate = Rate(6, now=clock)
+    assert rate.wait_s("a") == 0.0
+    rate.charge("a", 4.5)
+    assert rate.wait_s("a") == 0.0
+    rate.charge("a", 4.5)
+    assert rate.wait_s("a") == pytest.approx(30.0)
+    assert rate.wait_s("b") == 0.0
+    clock.now += 30.0
+    assert rate.wait_s("a") == 0.0
+
+
 def test_0_allows_everything():
     assert all(Rate(0).take("a") == 0.0 for _ in range(1_000))
 
