@@ -41,11 +41,15 @@ class Effort:
 
 
 class Condition(Struct, frozen=True):
-    """A compiled ``when``; ``lookups`` are the names, from the root on, that it is known to look up."""
+    """A compiled ``when``; ``lookups`` are the names, from the root on, that it is known to look up.
+
+    ``anywhere`` says that it may look up others, too.
+    """
 
     text: str
     tree: dict[str, Any]
     lookups: tuple[tuple[str, ...], ...] = ()
+    anywhere: bool = False
 
     def holds(self, root: Mapping[str, Any], effort: Effort | None = None) -> bool:
         """Say whether the condition is true; what is not there is null. Secrets cannot be seen.
@@ -75,7 +79,7 @@ def compile_condition(raw: object) -> Condition:
     start, end = _inside(raw)
     rewritten = rewrite(raw, start, end)
     tree = _parse(rewritten)
-    return Condition(raw, tree, tuple(_lookups(tree)))
+    return Condition(raw, tree, tuple(_lookups(tree)), _looks_anywhere(tree))
 
 
 def _inside(text: str) -> tuple[int, int]:
@@ -160,3 +164,17 @@ def _lookups(node: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         case kind:
             for each in children[:1] if kind in _NARROWING else children:
                 yield from _lookups(each)
+
+
+def _looks_anywhere(node: dict[str, Any]) -> bool:
+    """Say whether the root itself may be looked into: by ``@``, or a ``*`` with nothing before it."""
+    children = node["children"]
+    match node["type"]:
+        case "field" | "literal" | "slice":
+            return False
+        case "current" | "identity":
+            return True
+        case "subexpression" if children[0]["type"] == "current":
+            return bool(children[1]["type"] != "field")
+        case kind:
+            return any(map(_looks_anywhere, children[:1] if kind in _NARROWING else children))

@@ -4,14 +4,16 @@ Tolerant in form, because what a former release recorded must be read for ever; 
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, cast
 
 from msgspec import Struct
 
 from service.domain.fields import Fields, child, is_number, kind_of, quoted
 from service.domain.graph import Dependency, check_dependencies, dependents
-from service.domain.references import check_references
+from service.domain.references import check_references, steps_read
 from service.domain.step_spec import (
     DESCRIPTION_CHARS_MAX,
     NAME_CHARS_MAX,
@@ -36,7 +38,10 @@ _KEYS = ("name", "version", "description", "variables", "steps", "onError", "tim
 
 
 class Definition(Struct, frozen=True):
-    """A sound definition: steps in the order they were written, and for each those that wait for it."""
+    """A sound definition: steps in the order they were written, and for each those that wait for it.
+
+    ``reads``: the steps whose outputs each may look up. ``readers``: how many may look up that of each.
+    """
 
     name: str | None
     version: str | None
@@ -44,6 +49,8 @@ class Definition(Struct, frozen=True):
     steps: dict[str, StepSpec]
     timeout_ms: int | None
     dependents: dict[str, tuple[str, ...]]
+    reads: dict[str, frozenset[str]]
+    readers: Counter[str]
 
 
 def parse_definition(
@@ -66,6 +73,7 @@ def parse_definition(
     parsed = _parse_steps(fields, kinds, steps_max)
     dependencies = {step_id: each.dependencies for step_id, each in parsed.items()}
     _check_across(parsed, dependencies, faults)
+    reads = _reads(parsed)
     definition = Definition(
         name=fields.text("name", chars_max=NAME_CHARS_MAX),
         version=_version(fields),
@@ -73,6 +81,8 @@ def parse_definition(
         steps={step_id: each.spec for step_id, each in parsed.items()},
         timeout_ms=fields.duration("timeout", least_ms=1),
         dependents={} if faults else dependents(dependencies),
+        reads=reads,
+        readers=Counter(chain.from_iterable(reads.values())),
     )
     if faults:
         raise _invalid(faults)
@@ -127,6 +137,14 @@ def _check_across(
     ancestry = check_dependencies(dependencies, faults)
     references = [each for step in parsed.values() for each in step.references]
     faults += check_references(references, parsed, ancestry)
+
+
+def _reads(parsed: Mapping[str, ParsedStep]) -> dict[str, frozenset[str]]:
+    everything = frozenset(parsed)
+    return {
+        step_id: everything if step.spec.when and step.spec.when.anywhere else steps_read(step.references)
+        for step_id, step in parsed.items()
+    }
 
 
 def _version(fields: Fields) -> str | None:

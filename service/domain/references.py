@@ -22,6 +22,15 @@ class Reference(Struct, frozen=True):
     secret: bool
 
 
+def steps_read(references: Sequence[Reference]) -> frozenset[str]:
+    """Return the steps whose outputs sound ``references`` look up."""
+    return frozenset(
+        str(reference.names[1])
+        for reference in references
+        if len(reference.names) > 1 and reference.names[0] == "steps"
+    )
+
+
 def check_references(
     references: Sequence[Reference], steps: Mapping[str, object], ancestry: Ancestry | None
 ) -> list[Fault]:

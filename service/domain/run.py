@@ -60,6 +60,7 @@ class Run(Struct):
     """A run's present state; only ``evolve`` changes it (and ``ending``, which a wish may set).
 
     ``ready``, ``attempting`` and ``waiting`` hold step ids in order of arrival (dicts as ordered sets).
+    ``outputs`` are those that a step may still look up, ``readers`` how many there are for each.
     """
 
     id: str
@@ -76,6 +77,7 @@ class Run(Struct):
     waiting: dict[str, None] = field(default_factory=dict)
     open_steps: int = 0
     outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    readers: dict[str, int] = field(default_factory=dict)
     ending: Ending | None = None
     error: Error | None = None
     traceparent: str | None = None
@@ -100,6 +102,7 @@ def begin(run_id: str, start: RunStart, definition: Definition, *, at_ms: int) -
         last_ms=at_ms,
         ready={id_: None for id_, state in steps.items() if not state.open_dependencies},
         open_steps=len(steps),
+        readers=dict(definition.readers),
         traceparent=None if isinstance(start.traceparent, UnsetType) else start.traceparent,
         tracestate=None if isinstance(start.tracestate, UnsetType) else start.tracestate,
     )
@@ -173,8 +176,13 @@ def _step_ended(run: Run, payload: StepComplete) -> None:
     for place in (run.ready, run.attempting, run.waiting):
         place.pop(payload.step_id, None)
     run.open_steps -= 1
-    output = None if isinstance(payload.output, UnsetType) else payload.output
-    run.outputs[payload.step_id] = {"output": output, "status": payload.status}
+    if run.readers.get(payload.step_id):
+        output = None if isinstance(payload.output, UnsetType) else payload.output
+        run.outputs[payload.step_id] = {"output": output, "status": payload.status}
+    for read in run.definition.reads[payload.step_id]:
+        run.readers[read] -= 1
+        if not run.readers[read]:
+            run.outputs.pop(read, None)  # they may be megabytes, of a thousand steps
     for dependent in run.definition.dependents.get(payload.step_id, ()):
         later = run.steps[dependent]
         later.open_dependencies -= 1

@@ -117,6 +117,37 @@ def test_the_names_that_are_looked_up_are_known():
     assert condition.lookups == (("steps", "a", "output"), ("b", "c"), ("d",), ("items",), ("e",))
 
 
+@pytest.mark.parametrize("text", [
+    "@", "@ | steps.a.output", "@.[steps.a.output]", "@.{x: steps.a}.x", "*", "*.a.output", "[*]", "[]", "[0]", "[?a]",
+    "{x: @} | x.steps.a", "b == 1 && !(@ | steps.a)", "[a, @][1].steps.b", "a == @.*", "[@]",
+])  # fmt: skip
+def test_it_is_known_where_anything_may_be_looked_up(text):
+    assert compile_condition(text).anywhere
+
+
+@pytest.mark.parametrize("text", [
+    "a", "steps.a.output.x[0]", "@.steps.a.output", "(@).steps.a", "a[*].b", "a.*.b", "a[?@.b == `1`].c", "a[].b", "a[1:3]", "a | @",
+    "a | *", "a.[b, c]", "[a, b.c] | [0]", "{x: a}.x", "!a || b == 1 && c != `[1]`", "true", "a.b | [?@]",
+])  # fmt: skip
+def test_it_is_known_where_only_names_are_looked_up(text):
+    condition = compile_condition(text)
+    assert not condition.anywhere
+    seen = []
+
+    class Watched(dict):
+        def get(self, key, default=None):
+            seen.append(key)
+            return super().get(key, default)
+
+    steps = {"a": {"output": {"x": [1]}}}
+    condition.holds(root := Watched(a={"b": [1]}, b={"c": 2}, c=3, steps=steps))
+    condition.holds(Watched())
+    assert set(root) > set(seen) - {None}
+    assert {name for name in seen if name in {"a", "b", "c", "steps"}} <= {
+        path[0] for path in condition.lookups
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
