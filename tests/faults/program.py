@@ -1,9 +1,12 @@
 """The programs behind the rows of torture: how they are asked, and how they tell what they found."""
 
+import logging
 import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import structlog
 
 FAULTS_SHOWN = 50
 SHM = Path("/dev/shm")  # noqa: S108  a directory made there is nobody else's
@@ -23,6 +26,8 @@ def program(
     parser.add_argument(f"--{counted}", type=int, default=count)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
+    # What a room here says of the faults that it is given, thousands of them, is not what is asked.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     with tempfile.TemporaryDirectory(dir=SHM if in_memory and SHM.is_dir() else None) as directory:
         told = made(Path(directory), given)
     if told is None:
