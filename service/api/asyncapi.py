@@ -69,8 +69,8 @@ FORMS = (
     "have their seq as id and no name; messages about the stream have their type as name. First comes a "
     "block without data: `retry`, and as id the seq behind which the stream begins. A comment breaks 15 s "
     "of silence. What ends without sse.end or sse.fault was lost, or the service shuts down, whose `retry` "
-    "says when to come back: with Last-Event-ID. As NDJSON a message is a line, and an empty line breaks "
-    "the silence."
+    "says when to come back: with Last-Event-ID; who asks while it shuts down gets that alone. As NDJSON a "
+    "message is a line, and an empty line breaks the silence."
 )
 
 

@@ -21,7 +21,7 @@ from service.api.problems import Problem, Refused, problem_of
 from service.api.readers import Reader, Readers
 from service.api.rights import GRANT, demand
 from service.api.stream_form import EVENT_STREAM, NDJSON, form_for
-from service.api.stream_http import KEEPALIVE_INTERVAL_S, stream_over_http
+from service.api.stream_http import KEEPALIVE_INTERVAL_S, send_away, stream_over_http
 from service.api.stream_live import LiveRuns
 from service.api.stream_meter import LEFT, StreamMeter
 from service.api.stream_query import StreamQuery, header, parse_stream_query
@@ -111,7 +111,7 @@ class StreamEndpoint:
         address = counted_address(scope)
         refusal = self._refusal(scope, grant, address)
         if refusal is not None:
-            await _refuse(scope, receive, send, refusal)
+            await self._refuse(scope, receive, send, refusal)
             return
         with self.readers.one(run_id, _form_name(scope), grant=grant, address=address) as reader:
             how = LEFT
@@ -129,7 +129,7 @@ class StreamEndpoint:
             except TailraceError as error:  # only ever before anything was accepted
                 problem = problem_of(error)
                 how = str(problem.status)
-                await _refuse(scope, receive, send, problem)
+                await self._refuse(scope, receive, send, problem)
             finally:
                 scope[ENDED] = how
                 self.meter.over(reader.form, how, monotonic() - reader.began_at)
@@ -201,6 +201,13 @@ class StreamEndpoint:
     async def _is_there(self, reader: Reader) -> bool:
         head = await self.log.wait(f"run/{reader.run_id}", after=-2)
         return head >= 0 and await self.may_see(reader.grant, reader.run_id)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, problem: Problem) -> None:
+        form = form_for(header(scope, b"accept")) if scope["type"] == "http" else None
+        if problem is SHUTTING_DOWN and form is not None and form.status_is_final:
+            await send_away(send, form, drain_timeout_s=self.drain_timeout_s)
+        else:
+            await _refuse(scope, receive, send, problem)
 
     async def _over_http(self, scope: Scope, receive: Receive, send: Send, reader: Reader) -> str:
         """Stream over HTTP; the response begins once the run exists, so that its status is true."""

@@ -29,10 +29,14 @@ class Ended(Struct, frozen=True, rename="camel"):
 
 
 class Form(Protocol):
-    """How a reading is written. ``no_content``: whether 204 says that there is nothing left to send."""
+    """How a reading is written. ``no_content``: whether 204 says that there is nothing left to send.
+
+    ``status_is_final``: whether its clients never come back after a status but 200.
+    """
 
     media_type: str
     no_content: bool
+    status_is_final: bool
     keepalive: bytes
 
     def begin(self, reading: Reading) -> bytes:
@@ -65,6 +69,7 @@ class ServerSentEvents:
 
     media_type = EVENT_STREAM
     no_content = True  # the only thing that stops a browser from reconnecting
+    status_is_final = True
     keepalive = b":\n\n"
 
     def begin(self, reading: Reading) -> bytes:
@@ -101,8 +106,8 @@ class ServerSentEvents:
     def shutdown(self, _: Problem, *, drain_timeout_s: float) -> bytes:
         """Return when to come back, which a browser does by itself: not before there is a service again.
 
-        While this one drains, it would be answered 503, as it would by a proxy that finds nobody behind it;
-        any status but 200 is final to an EventSource.
+        Until then a proxy that finds nobody behind it answers 502 or 503, and any status but 200 is final to
+        an EventSource.
         """
         return _retry(drain_timeout_s + RESTART_S) + b"\n"
 
@@ -115,6 +120,7 @@ class Lines:
 
     media_type = NDJSON
     no_content = False
+    status_is_final = False
     keepalive = b"\n"
 
     def begin(self, _: Reading) -> bytes:

@@ -67,6 +67,14 @@ async def stream_over_http(
     return left(outgoing) if how == LEFT else how
 
 
+async def send_away(send: Send, form: Form, *, drain_timeout_s: float) -> None:
+    """Answer who comes while the service shuts down, in a ``form`` in which a status would be final."""
+    headers = [(b"content-type", form.media_type.encode()), *_NEVER_STORED]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    body = form.shutdown(SHUTTING_DOWN, drain_timeout_s=drain_timeout_s)
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
 Last = tuple[bytes, str]  # the last bytes of a stream, and how it ended
 
 

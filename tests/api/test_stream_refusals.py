@@ -129,7 +129,7 @@ async def test_a_service_that_shuts_down_refuses_503():
             status, headers, problem = answer_of(client)
         assert (status, headers["retry-after"]) == (503, "1")
         assert problem["detail"] == "The service is shutting down."
-        assert ask(running, "r/stream", "Accept: text/event-stream\r\n")[0] == 503
+        assert ask(running, "r/stream", "Accept: application/x-ndjson\r\n")[0] == 503
 
 
 async def test_a_server_without_refusals_of_its_own_closes_before_accepting():

@@ -184,7 +184,7 @@ async def test_a_damaged_event_is_reported_with_its_seq_and_not_delivered():
 
 
 async def test_a_shutdown_tells_a_browser_to_come_back_when_there_is_a_service_again():
-    """Until then there is only a 503 to meet, from us or from a proxy, and that is final to an EventSource."""
+    """Until then there is only a proxy's 502 or 503 to meet, and that is final to an EventSource."""
     with service(drain_timeout_s=30.0) as running:
         await running.write_run(1, sealed=False)
         stream = EventSource(running, "r")
@@ -192,4 +192,20 @@ async def test_a_shutdown_tells_a_browser_to_come_back_when_there_is_a_service_a
         assert stream.next() == block(1, (await running.stored())[0])
         running.loop.call_soon_threadsafe(running.closing.set)
         assert await asyncio.to_thread(stream.all) == [b"retry: 35000"]
+        stream.close()
+        late = EventSource(running, "r")
+        assert (late.status, late.beginning, late.all()) == (200, b"retry: 35000", []), (
+            "any other status is final"
+        )
+        late.close()
+
+
+async def test_who_waits_for_a_run_when_the_service_shuts_down_is_told_to_come_back_too():
+    with service(drain_timeout_s=30.0) as running:
+        waiting = asyncio.create_task(asyncio.to_thread(EventSource, running, "later", "?wait=5m"))
+        while not running.endpoint.readers:
+            await asyncio.sleep(0.01)
+        running.loop.call_soon_threadsafe(running.closing.set)
+        stream = await waiting
+        assert (stream.status, stream.beginning, stream.all()) == (200, b"retry: 35000", [])
         stream.close()

@@ -136,7 +136,7 @@ async def test_a_shutdown_ends_the_waiting():
     with service() as running:
         async with connect(running.url("x", "?wait=5m")) as client:
             opening = asyncio.create_task(
-                asyncio.to_thread(Body, running, "x", "?wait=5m", "Accept: text/event-stream\r\n")
+                asyncio.to_thread(Body, running, "x", "?wait=5m", "Accept: application/x-ndjson\r\n")
             )
             await until(lambda: len(running.endpoint.readers) == 2)
             running.loop.call_soon_threadsafe(running.closing.set)
