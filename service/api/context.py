@@ -7,6 +7,7 @@ from typing import cast
 from msgspec import Struct, field
 
 from service.api.admission import Admission
+from service.api.composing import Composing
 from service.api.credentials import Credentials
 from service.api.owners import MaySee
 from service.api.patience import Held
@@ -24,7 +25,7 @@ class Context(Struct, frozen=True):
     fails at present, None while it does not. ``may_see``: whose runs are whose. ``credentials``:
     who is who. ``readers``: of the streams. ``admission``: of new runs. ``recovered``: whether the engine has
     taken up what a former process left. ``metrics`` gives the figures as text, for an Accept, and its media
-    type. ``held``: the requests that wait for events.
+    type. ``held``: the requests that wait for events. ``composing``: the answers that grow.
     """
 
     log: Log
@@ -41,6 +42,7 @@ class Context(Struct, frozen=True):
     recovered: Callable[[], bool]
     metrics: Callable[[str], Awaitable[tuple[bytes, str]]]
     held: Held = field(default_factory=Held)
+    composing: Composing = field(default_factory=Composing)
 
 
 def context_of(request: AnyRequest) -> Context:

@@ -121,7 +121,8 @@ async def _page_of_run(
     while True:
         head = await log.wait(stream, after=-2)
         walk = walk_run(log, stream, after=after, head=head, passing=asked.where.passing)
-        page = await collect(walk, after=after, head=head, limit=limit)
+        async with context.composing.of(grant.name):
+            page = await collect(walk, after=after, head=head, limit=limit)
         status = None if page.next is not None else await _status(log, stream, head)
         goes_on = status in {"queued", "running"}
         if page.data or not goes_on or not await _grows(log, stream, head, until):
@@ -188,7 +189,8 @@ async def audit(request: AnyRequest) -> Response[Any]:
         lines = _lines(context, walk, query.get("limit"), caller(request))
         return Stream(lines, media_type=NDJSON, headers=_NEVER_STORED)
     limit = query.get("limit", LIMIT_DEFAULT)
-    page = await collect(walk, after=after, head=head, limit=limit)
+    async with context.composing.of(caller(request).name):
+        page = await collect(walk, after=after, head=head, limit=limit)
     return answer(AuditPage(page.data, limit, page.next, head), headers={"vary": "accept"})
 
 

@@ -17,6 +17,7 @@ from service.wire.connections import Connections
 from service.wire.handshake import VERSION, fault_of
 from service.wire.outgoing import CHECKS_PER_TIMEOUT, EXTENSION, STALLED, Outgoing
 from service.wire.rounds import rounds
+from service.wire.unread import Unread
 
 HEADER_BYTES_MAX = 32 * 1024  # request line and headers
 HEADER_TIMEOUT_S = 10.0  # from the connection, or the request's first byte, to the end of its headers
@@ -41,10 +42,12 @@ class RequestTooLargeError(Exception):
 class HttpProtocol(HttpToolsProtocol):
     """Drops who never finishes a request (408), sends too much of one (431) or never reads its answer.
 
-    Refuses who has too many connections (429), as ``counted`` counts them.
+    Refuses who has too many connections (429), as ``counted`` counts them. ``unread``: large answers that are
+    not taken, of all connections; too many of them are cut off.
     """
 
     counted: ClassVar[Connections | None] = None
+    unread: ClassVar[Unread] = Unread()
     header_timeout_s = HEADER_TIMEOUT_S
     request_timeout_s = REQUEST_TIMEOUT_S
     close_timeout_s = CLOSE_TIMEOUT_S
@@ -79,7 +82,16 @@ class HttpProtocol(HttpToolsProtocol):
             if taken is None:
                 self._refuse(HTTPStatus.TOO_MANY_REQUESTS, "This address has too many connections already.")
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.unread.waits(self.outgoing)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.unread.taken(self.outgoing)
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self.unread.taken(self.outgoing)
         self._stop_checking()
         self._leave()
         super().connection_lost(exc)

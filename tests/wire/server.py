@@ -18,6 +18,7 @@ from service.log.memory import MemoryLog
 from service.wire.protocol import HttpProtocol, StreamProtocol
 
 PREFIX = "/api/v2/workflows/runs/"
+LARGE = bytes(2 * 1024 * 1024)
 TIMESTAMP = "2026-01-02T03:04:05.678Z"
 
 
@@ -75,6 +76,11 @@ class Service:
         if scope["path"] in {"/echo", "/slurp"}:
             await send({"type": "http.response.start", "status": 204, "headers": []})
             await send({"type": "http.response.body", "body": b""})
+            return
+        if scope["path"] == "/large":
+            headers = [(b"content-length", b"%d" % len(LARGE))]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": LARGE})
             return
         if scope["path"] == "/torn":
             await send({"type": "http.response.start", "status": 200, "headers": []})
