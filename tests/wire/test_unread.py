@@ -46,7 +46,7 @@ def taken(client: socket.socket) -> int:
 
 
 async def until(condition) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 3  # an idle connection is closed after 5
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
