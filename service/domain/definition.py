@@ -40,7 +40,8 @@ _KEYS = ("name", "version", "description", "variables", "steps", "onError", "tim
 class Definition(Struct, frozen=True):
     """A sound definition: steps in the order they were written, and for each those that wait for it.
 
-    ``reads``: the steps whose outputs each may look up. ``readers``: how many may look up that of each.
+    ``reads``: the steps whose outputs each looks up by name. ``readers``: how many look up that of each.
+    ``searchers``: the steps that may look up any other's.
     """
 
     name: str | None
@@ -51,6 +52,7 @@ class Definition(Struct, frozen=True):
     dependents: dict[str, tuple[str, ...]]
     reads: dict[str, frozenset[str]]
     readers: Counter[str]
+    searchers: frozenset[str]
 
 
 def parse_definition(
@@ -73,7 +75,7 @@ def parse_definition(
     parsed = _parse_steps(fields, kinds, steps_max)
     dependencies = {step_id: each.dependencies for step_id, each in parsed.items()}
     _check_across(parsed, dependencies, faults)
-    reads = _reads(parsed)
+    reads = {step_id: steps_read(each.references) for step_id, each in parsed.items()}
     definition = Definition(
         name=fields.text("name", chars_max=NAME_CHARS_MAX),
         version=_version(fields),
@@ -83,6 +85,9 @@ def parse_definition(
         dependents={} if faults else dependents(dependencies),
         reads=reads,
         readers=Counter(chain.from_iterable(reads.values())),
+        searchers=frozenset(
+            step_id for step_id, each in parsed.items() if each.spec.when and each.spec.when.anywhere
+        ),
     )
     if faults:
         raise _invalid(faults)
@@ -137,14 +142,6 @@ def _check_across(
     ancestry = check_dependencies(dependencies, faults)
     references = [each for step in parsed.values() for each in step.references]
     faults += check_references(references, parsed, ancestry)
-
-
-def _reads(parsed: Mapping[str, ParsedStep]) -> dict[str, frozenset[str]]:
-    everything = frozenset(parsed)
-    return {
-        step_id: everything if step.spec.when and step.spec.when.anywhere else steps_read(step.references)
-        for step_id, step in parsed.items()
-    }
 
 
 def _version(fields: Fields) -> str | None:

@@ -60,7 +60,8 @@ class Run(Struct):
     """A run's present state; only ``evolve`` changes it (and ``ending``, which a wish may set).
 
     ``ready``, ``attempting`` and ``waiting`` hold step ids in order of arrival (dicts as ordered sets).
-    ``outputs`` are those that a step may still look up, ``readers`` how many there are for each.
+    ``outputs`` are those that a step may still look up: ``readers`` says how many by its name, ``searchers``
+    how many by no name.
     """
 
     id: str
@@ -78,6 +79,7 @@ class Run(Struct):
     open_steps: int = 0
     outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
     readers: dict[str, int] = field(default_factory=dict)
+    searchers: int = 0
     ending: Ending | None = None
     error: Error | None = None
     traceparent: str | None = None
@@ -103,6 +105,7 @@ def begin(run_id: str, start: RunStart, definition: Definition, *, at_ms: int) -
         ready={id_: None for id_, state in steps.items() if not state.open_dependencies},
         open_steps=len(steps),
         readers=dict(definition.readers),
+        searchers=len(definition.searchers),
         traceparent=None if isinstance(start.traceparent, UnsetType) else start.traceparent,
         tracestate=None if isinstance(start.tracestate, UnsetType) else start.tracestate,
     )
@@ -176,13 +179,7 @@ def _step_ended(run: Run, payload: StepComplete) -> None:
     for place in (run.ready, run.attempting, run.waiting):
         place.pop(payload.step_id, None)
     run.open_steps -= 1
-    if run.readers.get(payload.step_id):
-        output = None if isinstance(payload.output, UnsetType) else payload.output
-        run.outputs[payload.step_id] = {"output": output, "status": payload.status}
-    for read in run.definition.reads[payload.step_id]:
-        run.readers[read] -= 1
-        if not run.readers[read]:
-            run.outputs.pop(read, None)  # they may be megabytes, of a thousand steps
+    _keep_output(run, payload)
     for dependent in run.definition.dependents.get(payload.step_id, ()):
         later = run.steps[dependent]
         later.open_dependencies -= 1
@@ -190,6 +187,22 @@ def _step_ended(run: Run, payload: StepComplete) -> None:
             run.ready[dependent] = None
     if run.ending is None:
         run.ending = _ending_of(state)
+
+
+def _keep_output(run: Run, payload: StepComplete) -> None:
+    """Keep an output that somebody may look up, and let go what nobody can any more: it may be megabytes."""
+    readers, outputs = run.readers, run.outputs
+    for read in run.definition.reads[payload.step_id]:
+        readers[read] -= 1
+        if not readers[read] and not run.searchers:
+            outputs.pop(read, None)
+    if payload.step_id in run.definition.searchers:
+        run.searchers -= 1
+        if not run.searchers:
+            run.outputs = {step_id: kept for step_id, kept in outputs.items() if readers.get(step_id)}
+    if run.searchers or readers.get(payload.step_id):
+        output = None if isinstance(payload.output, UnsetType) else payload.output
+        run.outputs[payload.step_id] = {"output": output, "status": payload.status}
 
 
 def _ending_of(state: StepState) -> Ending | None:

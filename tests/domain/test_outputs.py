@@ -55,6 +55,16 @@ def test_who_may_look_anywhere_keeps_all(when):
     assert [end(run, step_id) for step_id in "cd"] == [set(), set()]
 
 
+def test_what_no_name_leads_to_any_more_is_kept_for_who_looks_anywhere():
+    run = begun({
+        "a": step(),
+        "b": step(dependsOn=["a"], config={"do": "{{steps.a.output.x}}"}),
+        "c": step(dependsOn=["b"], when="*.a"),
+        "d": step(dependsOn=["c"], config={"do": "{{steps.b.output.x}}"}),
+    })  # fmt: skip
+    assert [end(run, step_id) for step_id in "abcd"] == [{"a"}, {"a", "b"}, {"b"}, set()]
+
+
 def test_a_chain_of_a_thousand_keeps_one():
     steps = {"s0": step()} | {
         f"s{n}": step(dependsOn=[f"s{n - 1}"], config={"do": f"{{{{steps.s{n - 1}.output.of}}}}"})
