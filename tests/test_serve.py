@@ -200,7 +200,9 @@ def test_sigterm_closes_streams_refuses_runs_and_lets_steps_end(tmp_path):
         answer = server.post(f"{W}/nap/execute", {"runId": "too-late"})
         assert (answer.status, answer.json["runId"]) == (503, "too-late")
         assert "shutting down" in server.get("/ready").json["detail"]
-        assert server.get(f"{W}/runs/{run_id}/stream", accept="text/event-stream").status == 503
+        assert server.get(f"{W}/runs/{run_id}/stream", accept="application/x-ndjson").status == 503
+        away = server.get(f"{W}/runs/{run_id}/stream", accept="text/event-stream")
+        assert (away.status, away.body) == (200, b"retry: 35000\n\n")
         assert server._ended() == 0
         server.start()
         assert server.finished(run_id)["status"] == "success"

@@ -49,6 +49,7 @@ def fold(lines: Iterable[bytes]) -> dict[str, Run]:
         run = begin(
             run_id, header.payload, parse(header.payload.definition), at_ms=parse_time(header.timestamp)
         )
+        run.searchers += 1  # as if somebody looked at every output in the end: it keeps them all
         found[run_id] = replay(run, rest)
     return found
 
