@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import msgspec
 
@@ -16,8 +16,6 @@ from service.domain.definition import Definition
 
 LARGE_BYTES = 8 * 1024  # of JSON; what is smaller takes less than 10 ms
 KEPT_BYTES_MAX = 2 * 1024 * 1024  # of JSON; parsed it may be a hundred times as large
-
-T = TypeVar("T")
 
 
 class Parse(Protocol):
@@ -111,6 +109,6 @@ class Definitions:
         return definition
 
 
-def _has_result(done: "asyncio.Future[T]") -> bool:
+def _has_result(done: "asyncio.Future[Any]") -> bool:
     """Say whether there is a result, and count an error as seen: whoever asked may be gone."""
     return not done.cancelled() and done.exception() is None

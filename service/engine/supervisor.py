@@ -16,7 +16,7 @@ from service.engine.runner import Runner, Surroundings
 from service.engine.waiting import Waiting
 from service.errors import Damaged, InvalidInput, LogUnavailable
 from service.log import Log, Recorded
-from service.log.follow import follow_all
+from service.log.follow import follow_all, walk_all
 from service.repository import Repository
 from service.steps import Step
 
@@ -114,25 +114,19 @@ class Supervisor:
 
     async def _end_cancelled(self, group: asyncio.TaskGroup, *, upto: int) -> None:
         """Begin runs that wait although their cancel lies before what is followed: they are only to end."""
-        after = 0
-        while after < upto and len(self._waiting):
+        while len(self._waiting):
             try:
-                page = await self._log.read_all(
-                    after=after, limit=WISHES_PAGE_EVENTS, types=(CancelRequested.type,)
-                )
+                async for page in walk_all(
+                    self._log, upto=upto, types=(CancelRequested.type,), page_events=WISHES_PAGE_EVENTS
+                ):
+                    for recorded in page:
+                        run_id = recorded.stream.partition("/")[2]
+                        if run_id in self._waiting and not self._draining:
+                            self._begin(group, run_id)
             except LogUnavailable as error:
                 await self._wait_for_log(error.reason)
-                continue
-            except Damaged as error:
-                assert error.position is not None  # noqa: PT017  not a test: read_all always gives it
-                after = error.position
-                continue
-            for recorded in page:
-                run_id = recorded.stream.partition("/")[2]
-                if run_id in self._waiting and not self._draining:
-                    self._begin(group, run_id)
-            after = page[-1].position if page else upto
-            await asyncio.sleep(0)
+            else:
+                return
 
     async def _wait_for_log(self, reason: str) -> None:
         if reason != self._unread:  # once, not for each run that waits

@@ -6,6 +6,7 @@ There is no moment of switching over: it reads, and only where a read finds noth
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 
+from service.errors import Damaged
 from service.log import Log, Recorded
 
 PAGE_EVENTS = 500  # 0.4 ms of the loop when it comes from the disk
@@ -42,3 +43,24 @@ async def follow_all(
             await asyncio.sleep(0)
         else:
             await log.wait(None, after=after, types=types)
+
+
+async def walk_all(
+    log: Log, *, upto: int, types: Collection[str], page_events: int = PAGE_EVENTS
+) -> AsyncIterator[Sequence[Recorded]]:
+    """Yield every event of ``types`` up to the position ``upto``, in pages, the last of which may go further.
+
+    The loop gets a turn after each. What is damaged is left out. Raises LogUnavailable.
+    """
+    after = 0
+    while after < upto:
+        try:
+            page = await log.read_all(after=after, limit=page_events, types=types)
+        except Damaged as error:
+            assert error.position is not None  # noqa: PT017  not a test: read_all always gives it
+            after = error.position
+        else:
+            if page:
+                yield page
+            after = page[-1].position if page else upto
+        await asyncio.sleep(0)

@@ -1,17 +1,15 @@
 """Which runs are not over, out of the log itself: for a start whose views have to be made first."""
 
-import asyncio
 from typing import NamedTuple
 
 import msgspec
 import structlog
 
 from service.domain.events import RunComplete, RunStart, started_by
-from service.errors import Damaged
 from service.log import Log
+from service.log.follow import walk_all
 
 TYPES = (RunStart.type, RunComplete.type)
-PAGE_EVENTS = 500
 
 diagnostics = structlog.get_logger("tailrace.projection")
 
@@ -32,14 +30,8 @@ async def unfinished_in(log: Log) -> Unfinished:
     What is damaged or not understood is left out. Raises LogUnavailable.
     """
     owners: dict[str, str | None] = {}
-    position, head = 0, await log.wait(None, after=-1)
-    while position < head:
-        try:
-            page = await log.read_all(after=position, limit=PAGE_EVENTS, types=TYPES)
-        except Damaged as error:
-            assert error.position is not None  # noqa: PT017  not a test: read_all always gives it
-            position = error.position
-            continue
+    position = head = await log.wait(None, after=-1)
+    async for page in walk_all(log, upto=head, types=TYPES):
         for event in page:
             run_id = event.stream.partition("/")[2]
             if event.type == RunComplete.type:
@@ -49,6 +41,5 @@ async def unfinished_in(log: Log) -> Unfinished:
                 owners[run_id] = started_by(event.data)
             except msgspec.MsgspecError as error:
                 diagnostics.error("run not understood", run_id=run_id, reason=str(error))
-        position = page[-1].position if page else head
-        await asyncio.sleep(0)
+        position = max(head, page[-1].position)
     return Unfinished(owners, position)

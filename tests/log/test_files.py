@@ -127,10 +127,16 @@ async def written(path: Path) -> SqliteLog:
     return log
 
 
-async def test_the_wal_of_another_log_is_never_played_into_one(path: Path, tmp_path: Path) -> None:
+async def left_behind(path: Path) -> Path:
+    """Return what a kill leaves of a log with two events."""
     log = await written(path)
     left = killed(path)
     await log.close()
+    return left
+
+
+async def test_the_wal_of_another_log_is_never_played_into_one(path: Path, tmp_path: Path) -> None:
+    left = await left_behind(path)
     left.unlink()
     backup(left)
     content = left.read_bytes()
@@ -161,9 +167,7 @@ async def test_an_earlier_copy_of_the_same_log_is_another_log(path: Path, tmp_pa
 
 async def test_what_a_kill_leaves_is_taken_up_elsewhere_with_all_its_events(path: Path) -> None:
     with hold(path):
-        log = await written(path)
-        left = killed(path)
-        await log.close()
+        left = await left_behind(path)
     with at_rest(left):
         assert verify(left).events == 2
     without_record = shutil.copytree(left.parent, left.parent.with_name("without")) / left.name
@@ -177,9 +181,7 @@ async def test_what_a_kill_leaves_is_taken_up_elsewhere_with_all_its_events(path
 async def test_a_kill_in_the_midst_of_a_start_is_no_other_log(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = await written(path)
-    left = killed(path)
-    await log.close()
+    left = await left_behind(path)
     for fails_at in ("service.log.store.Store.settle", "service.log.store.Store._load"):
         with monkeypatch.context() as broken:
             broken.setattr(fails_at, lambda _: 1 / 0)
@@ -192,9 +194,7 @@ async def test_a_kill_in_the_midst_of_a_start_is_no_other_log(
 
 @pytest.mark.parametrize("cut", [1, 7, 30])
 async def test_a_record_that_was_not_written_to_its_end_says_nothing(path: Path, cut: int) -> None:
-    log = await written(path)
-    left = killed(path)
-    await log.close()
+    left = await left_behind(path)
     lock = Path(f"{left}.lock")
     lock.write_bytes(lock.read_bytes()[:-cut])
     assert check_wal(left)
@@ -204,9 +204,7 @@ async def test_a_record_that_was_not_written_to_its_end_says_nothing(path: Path,
 
 
 async def test_a_signature_that_was_half_written_is_that_of_the_log(path: Path) -> None:
-    log = await written(path)
-    left = killed(path)
-    await log.close()
+    left = await left_behind(path)
     (signature,) = set(check_wal(left))
     record(left, signature, 0x01020304)
     with left.open("r+b") as file:
@@ -223,9 +221,7 @@ async def test_a_signature_that_was_half_written_is_that_of_the_log(path: Path) 
 async def test_after_starts_that_failed_it_may_be_signed_by_any_of_them(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = await written(path)
-    left = killed(path)
-    await log.close()
+    left = await left_behind(path)
     (first,) = set(check_wal(left))
     with monkeypatch.context() as broken:
         broken.setattr("service.log.store.Store.settle", lambda _: 1 / 0)
@@ -269,7 +265,7 @@ def test_an_idle_service_says_that_its_log_was_moved_away(tmp_path: Path) -> Non
         deadline = time.monotonic() + 30
         while (answer := server.get("/ready")).status == 200:
             assert time.monotonic() < deadline
-            time.sleep(0.1)
+            time.sleep(0.1)  # between two looks: nothing tells
         (reason,) = answer.json["reasons"]
         assert reason["code"] == "log_unavailable"
         assert "tailrace.db is not there any more" in reason["text"]

@@ -56,13 +56,15 @@ async def test_who_takes_nothing_for_longest_is_cut_off(running):
     unread = Frugal.unread
     reading = asking(running)
     await until(lambda: len(unread._of) == 1)
+    (outgoing,) = unread._of
     idle = []
     for number in range(10):
         idle.append(asking(running))
         await until(lambda n=number: len(unread._of) == min(n + 2, 4))
+        waiting = outgoing.transport.get_write_buffer_size()
         for _ in range(16):
             reading.recv(4096)
-        await asyncio.sleep(0.05)  # it goes on to be sent
+        await until(lambda size=waiting: outgoing.transport.get_write_buffer_size() < size)
         assert 3 * LARGE_BYTES < unread.bytes <= 4 * len(LARGE)
     assert [await asyncio.to_thread(taken, client) == len(LARGE) for client in idle] == [False] * 7 + [
         True
