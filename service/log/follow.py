@@ -1,6 +1,7 @@
 """The catch-up subscription: the only place where history becomes live.
 
 There is no moment of switching over: it reads, and only where a read finds nothing it sleeps.
+`walk_all` is for who needs no more than what was there at one moment.
 """
 
 import asyncio
