@@ -21,7 +21,7 @@ from service.errors import Damaged, LogError, LogUnavailable, WrongExpectedSeq
 from service.log import Appended, NewEvent, Recorded, chain_next, chain_seed
 from service.log.checks import label, row_checksum
 from service.log.files import Files, check, new_signature, record
-from service.log.wal import flush_names, last_to_close, write_afresh
+from service.log.wal import flush_names, last_to_close, lengthen, write_afresh
 
 HEADS_MAX = 20_000  # streams whose last seq and chain head are kept in memory, about 300 bytes each
 HEADS_KEPT = HEADS_MAX * 15 // 16  # when there are more; to let one go, its row has to be up to date
@@ -32,6 +32,7 @@ ROWS_MAX = 512  # of one INSERT
 ROWS_EXACT = 128  # up to here a statement for each number of rows, then of multiples; all stay prepared
 ROWS_STEP = 64
 STATEMENTS_KEPT = 3 * (ROWS_EXACT + ROWS_MAX // ROWS_STEP)  # prepared: 7 MiB, should ever all be needed
+WAL_BYTES = 8 * 1024 * 1024  # it has from the start, whatever it holds; kept are more, once it had to grow
 WAL_BYTES_KEPT = 64 * 1024 * 1024
 
 HEAD = (
@@ -144,6 +145,8 @@ class Store:
             raise LogUnavailable("another process reads the log's file")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         self._db.execute(f"PRAGMA user_version = {version}")
+        if self._last is not None:
+            lengthen(self._path, WAL_BYTES)
 
     def _settle_signed(self, before: Sequence[int]) -> None:
         signature = new_signature()

@@ -5,6 +5,7 @@ fsync succeed (Rebello et al., "Can Applications Recover from fsync Failures?", 
 can tell later whether one has failed.
 """
 
+import errno
 import os
 import sqlite3
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 from service.errors import LogUnavailable
 
 _PIECE_BYTES = 256 * 1024
+_PLENTY = 32  # as many times what is to be filled has to be free on the disk
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write_afresh(path: Path) -> None:
@@ -29,6 +32,31 @@ def write_afresh(path: Path) -> None:
         while piece := os.pread(wal, _PIECE_BYTES, at):
             at += os.pwrite(wal, piece, at)
         os.fdatasync(wal)
+    finally:
+        os.close(wal)
+
+
+def lengthen(path: Path, size: int) -> None:
+    """Fill the WAL with zeros, behind what it holds, up to ``size`` bytes, unless the disk is short of space.
+
+    A commit that makes its file longer waits for new blocks and the new length as well: half as long again
+    as one that overwrites. What is there is not touched, and zeros are no frame to SQLite. Nobody may append
+    meanwhile. Raises OSError, but not where the owner or the process may have no more.
+    """
+    wal = os.open(f"{path}-wal", os.O_RDWR)
+    try:
+        disk = os.fstatvfs(wal)
+        if disk.f_bavail * disk.f_frsize < _PLENTY * size:
+            return
+        before = at = os.fstat(wal).st_size
+        try:
+            while at < size:
+                at += os.pwrite(wal, bytes(size - at), at)
+            os.fdatasync(wal)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            os.ftruncate(wal, before)
     finally:
         os.close(wal)
 

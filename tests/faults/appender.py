@@ -21,6 +21,7 @@ STREAMS = 4
 TYPES = ("start", "log", "end")
 SIZES = (5, 40, 300, 300, 2_000, 9_000)
 WAL_BYTES_MAX = 300_000  # so that a short life has checkpoints
+WAL_BYTES = 150_000  # it has from the start, so that it is both written over and made longer
 UNPLACED_MAX = 50
 
 
@@ -85,6 +86,7 @@ def main() -> int:
     parser.add_argument("--end", default="close", choices=("close", "kill"))
     given = parser.parse_args()
     writer.WAL_BYTES_MAX = WAL_BYTES_MAX
+    store.WAL_BYTES = WAL_BYTES
     store.UNPLACED_MAX = UNPLACED_MAX
     commit.RETRY_INTERVAL_S = 0.0
     try:

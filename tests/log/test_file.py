@@ -242,6 +242,7 @@ async def test_a_cancelled_appender_loses_only_its_answer(path: Path) -> None:
 
 async def test_the_wal_is_kept_short(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.log.writer.WAL_BYTES_MAX", 200_000)
+    monkeypatch.setattr("service.log.store.WAL_BYTES", 200_000)
     log = SqliteLog.open(path)
     seq = -1
     for _ in range(100):
