@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from time import monotonic
 from typing import Literal
 
 from service.api.filters import After, EventFilter
@@ -72,22 +73,22 @@ class Reading:
         """
         if self.seal is not None:
             return None
-        before, limit = self.after, self._page_events()
+        before, asked_at = self.after, monotonic()
         stretch: Stretch | None = None
         if self._given_at is not None:
             await self._turns.next()
             stretch = await self._sealed()
         if stretch is None:
-            page = await self._log.read(self.stream, after=self.after, limit=limit)
+            page = await self._log.read(self.stream, after=self.after, limit=self._page_events(asked_at))
             stretch = Rows(self._passing(page)) if page else None
-        self._given, self._given_at = self.after - before, asyncio.get_running_loop().time()
+        self._given, self._given_at = self.after - before, monotonic()
         return stretch
 
-    def _page_events(self) -> int:
+    def _page_events(self, asked_at: float) -> int:
         """Return how many rows to read for a client that took what it was given in the time that is over."""
         if self._given_at is None:
             return FIRST_PAGE_EVENTS
-        took_s = max(asyncio.get_running_loop().time() - self._given_at, 0.001)
+        took_s = max(asked_at - self._given_at, 0.001)
         takes = round(self._given / took_s * PAGE_TAKEN_IN_S)
         # Not much more than the last time: that one may only have gone into buffers that were empty.
         return min(max(min(takes, 2 * self._given), SLOW_PAGE_EVENTS), PAGE_EVENTS)

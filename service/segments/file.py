@@ -237,5 +237,5 @@ def _found(path: Path, writer: sqlite3.Connection) -> FramesFile | None:
     return FramesFile.open(frames_path(path), row[0], row[1] or 0)
 
 
-def _segment(stream: str, place: Place, data: bytes) -> Segment | None:
+def _segment(stream: str, place: Place, data: bytes | memoryview) -> Segment | None:
     return Segment.stored(stream, place.first_seq, place.last_seq, data, place.crc)

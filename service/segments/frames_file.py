@@ -6,10 +6,13 @@ blob of SQLite takes five times as long. Who reads checks what he gets: nothing 
 
 import os
 import secrets
+from collections import deque
 from pathlib import Path
 
 NAME_BYTES = 16  # at its beginning, so that it is not taken for another
 NOW_BYTES_MAX = 512 * 1024  # read without another thread; only segments of a single event are larger
+SMALL_BYTES = 64 * 1024  # copied, as one that is kept would keep a room of the largest size
+ROOMS_MAX = 12  # a few more than the cache's segments; each takes as much memory as was ever read into it
 
 
 class FramesFile:
@@ -21,7 +24,8 @@ class FramesFile:
         self._descriptor = descriptor
         self._inode = os.fstat(descriptor).st_ino
         self._end = end
-        self._room = bytearray(NOW_BYTES_MAX)
+        self._rooms: deque[bytearray] = deque()
+        self._spare = bytearray(NOW_BYTES_MAX)
 
     @classmethod
     def make(cls, path: Path) -> "FramesFile":
@@ -55,7 +59,7 @@ class FramesFile:
         os.close(descriptor)
         return None
 
-    def append(self, data: bytes) -> int:
+    def append(self, data: bytes | memoryview) -> int:
         """Write ``data`` behind everything else and return where it begins; all of it, or nothing counts."""
         at = self._end
         done = 0
@@ -64,17 +68,36 @@ class FramesFile:
         self._end = at + done
         return at
 
-    def read_now(self, at: int, size: int) -> bytes | None:
-        """Return ``size`` bytes if they are in memory, else None: it does not wait for the disk."""
+    def read_now(self, at: int, size: int) -> bytes | memoryview | None:
+        """Return ``size`` bytes if they are in memory, else None: it does not wait for the disk.
+
+        They stay what they are for as long as anybody refers to them.
+        """
         if size > NOW_BYTES_MAX:
             return None
-        room = memoryview(self._room)[:size]
+        room = self._room() if size > SMALL_BYTES else None
+        view = memoryview(self._spare if room is None else room)[:size]
         try:
-            # Into the same memory each time: to touch fresh pages takes ten times as long as the copy.
-            count = os.preadv(self._descriptor, [room], at, os.RWF_NOWAIT)
+            count = os.preadv(self._descriptor, [view], at, os.RWF_NOWAIT)
         except OSError:  # not there, or a file system that cannot tell
             return None
-        return bytes(room) if count == size else None
+        if count != size:
+            return None
+        return bytes(view) if room is None else view.toreadonly()
+
+    def _room(self) -> bytearray | None:
+        """Return memory to read into that nobody refers to; None if all of it is in use.
+
+        The same as before: to touch fresh pages takes ten times as long as the reading.
+        """
+        if len(self._rooms) < ROOMS_MAX:
+            self._rooms.append(bytearray(NOW_BYTES_MAX))
+            return self._rooms[-1]
+        for _ in range(ROOMS_MAX):
+            self._rooms.rotate(-1)  # the one lent longest ago is the likeliest to be free
+            if _is_free(self._rooms[-1]):
+                return self._rooms[-1]
+        return None
 
     def read(self, at: int, size: int) -> bytes:
         """Return ``size`` bytes, less if the file ends before."""
@@ -90,3 +113,12 @@ class FramesFile:
     def close(self) -> None:
         """Release the file."""
         os.close(self._descriptor)
+
+
+def _is_free(room: bytearray) -> bool:
+    """Tell whether nobody has a view of ``room``: else a bytearray refuses to change its size."""
+    try:
+        room.append(room.pop())
+    except BufferError:
+        return False
+    return True

@@ -31,7 +31,7 @@ class Segment(Struct, frozen=True, eq=False, gc=False):
     """
 
     first_seq: int
-    data: bytes
+    data: bytes | memoryview
     ends: "array[int]"
 
     @classmethod
@@ -44,7 +44,9 @@ class Segment(Struct, frozen=True, eq=False, gc=False):
         return cls(first_seq, b"".join([_little_endian(ends).tobytes(), *frames]), ends)
 
     @classmethod
-    def stored(cls, stream: str, first_seq: int, last_seq: int, data: bytes, crc: int) -> "Segment | None":
+    def stored(
+        cls, stream: str, first_seq: int, last_seq: int, data: bytes | memoryview, crc: int
+    ) -> "Segment | None":
         """Return the segment that was stored as ``data``, None if ``crc`` was not made from that."""
         if crc32(data, _label(stream, first_seq, last_seq)) != crc:
             return None
@@ -88,7 +90,7 @@ class Segment(Struct, frozen=True, eq=False, gc=False):
 
     def payloads(self, after: int) -> Iterator[tuple[int, bytes]]:
         """Yield seq and bytes, as they are stored, of each event with seq > ``after``."""
-        data, base = self.data, ENTRY_BYTES * len(self.ends)
+        data, base = bytes(self.data), ENTRY_BYTES * len(self.ends)
         index = self._index(after)
         start = base + (self.ends[index - 1] if index else 0)
         for seq, end in enumerate(self.ends[index:], self.first_seq + index):
