@@ -10,9 +10,9 @@ from collections import deque
 from pathlib import Path
 
 NAME_BYTES = 16  # at its beginning, so that it is not taken for another
-NOW_BYTES_MAX = 512 * 1024  # read without another thread; only segments of a single event are larger
+NOW_BYTES_MAX = 264 * 1024  # read without another thread; only segments of a single event are larger
 SMALL_BYTES = 64 * 1024  # copied, as one that is kept would keep a room of the largest size
-ROOMS_MAX = 12  # a few more than the cache's segments; each takes as much memory as was ever read into it
+ROOMS = 12  # a few more than the cache has segments
 
 
 class FramesFile:
@@ -24,8 +24,9 @@ class FramesFile:
         self._descriptor = descriptor
         self._inode = os.fstat(descriptor).st_ino
         self._end = end
-        self._rooms: deque[bytearray] = deque()
-        self._spare = bytearray(NOW_BYTES_MAX)
+        # Touched here: memory that nobody has touched yet takes ten times as long to read into.
+        self._rooms = deque(bytearray(b"\0") * NOW_BYTES_MAX for _ in range(ROOMS))
+        self._spare = bytearray(b"\0") * NOW_BYTES_MAX
 
     @classmethod
     def make(cls, path: Path) -> "FramesFile":
@@ -86,14 +87,8 @@ class FramesFile:
         return bytes(view) if room is None else view.toreadonly()
 
     def _room(self) -> bytearray | None:
-        """Return memory to read into that nobody refers to; None if all of it is in use.
-
-        The same as before: to touch fresh pages takes ten times as long as the reading.
-        """
-        if len(self._rooms) < ROOMS_MAX:
-            self._rooms.append(bytearray(NOW_BYTES_MAX))
-            return self._rooms[-1]
-        for _ in range(ROOMS_MAX):
+        """Return memory to read into that nobody refers to; None if all of it is in use."""
+        for _ in range(ROOMS):
             self._rooms.rotate(-1)  # the one lent longest ago is the likeliest to be free
             if _is_free(self._rooms[-1]):
                 return self._rooms[-1]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.segments.frames_file import NOW_BYTES_MAX, ROOMS_MAX, SMALL_BYTES, FramesFile
+from service.segments.frames_file import NOW_BYTES_MAX, ROOMS, SMALL_BYTES, FramesFile
 
 SIZES = (1, SMALL_BYTES, SMALL_BYTES + 1, 213_000, 260_000, NOW_BYTES_MAX)
 
@@ -23,7 +23,7 @@ def frames(tmp_path: Path) -> Iterator[FramesFile]:
 def test_what_somebody_has_stays_what_it_is(frames, seed):
     chance = random.Random(seed)
     written = {}
-    for _ in range(3 * ROOMS_MAX):
+    for _ in range(3 * ROOMS):
         data = chance.randbytes(chance.choice(SIZES))
         written[frames.append(data)] = data
     had = []
@@ -41,9 +41,9 @@ def test_what_somebody_has_stays_what_it_is(frames, seed):
 def test_what_nobody_has_any_more_is_read_into_again(frames):
     size = SMALL_BYTES + 1
     at = frames.append(os.urandom(size))
-    places = {id(frames.read_now(at, size).obj) for _ in range(10 * ROOMS_MAX)}
-    assert len(places) == ROOMS_MAX
-    had = [frames.read_now(at, size) for _ in range(ROOMS_MAX)]
+    places = {id(frames.read_now(at, size).obj) for _ in range(10 * ROOMS)}
+    assert len(places) == ROOMS
+    had = [frames.read_now(at, size) for _ in range(ROOMS)]
     assert {id(each.obj) for each in had} == places
     assert isinstance(frames.read_now(at, size), bytes), "all of it is in use"
     gone = id(had.pop(3).obj)
