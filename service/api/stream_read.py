@@ -12,6 +12,7 @@ from service.domain.events import RunComplete, RunStart, RunStatus, decode_event
 from service.errors import Conflict, Damaged, NotFound
 from service.log import Log, Recorded
 from service.segments import Segment, Segments
+from service.wire.frames import Frames
 from service.wire.stretch import Joined, Rows, Stretch
 
 FIRST_PAGE_EVENTS = 16  # small: the first message should not wait for a page to be framed
@@ -170,8 +171,8 @@ class Behind:
         """Return the seq of the last event."""
         return self._segment.last_seq
 
-    def text_frames(self) -> Joined:
-        """Yield the events as WebSocket text frames."""
+    def text_frames(self) -> Frames:
+        """Return the events as WebSocket text frames."""
         return self._segment.text_frames(self._after)
 
     def server_sent_events(self) -> Joined:

@@ -1,7 +1,6 @@
 """The stream over a WebSocket: one JSON object per text frame, and a close that says why."""
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum
 from typing import Any
@@ -20,7 +19,7 @@ from service.api.stream_meter import left
 from service.api.stream_read import Reading
 from service.errors import Damaged, LogUnavailable, TailraceError
 from service.wire.allowance import CLIENT_FRAME_BYTES_MAX, Allowance
-from service.wire.frames import text_frame
+from service.wire.frames import Frames
 from service.wire.outgoing import EXTENSION, PIECE_BYTES_MAX, STALLED, Outgoing
 from service.wire.parking import PARKING, WOKEN, Parking
 
@@ -157,12 +156,11 @@ class Sender:
         """Read what comes first, if the reading is there already; return how to close if that cannot be."""
         return await self._told(self._begin())
 
-    def first(self) -> dict[str, bytes | memoryview]:
+    def first(self) -> dict[str, memoryview]:
         """Return what our answer takes along, so that it travels in the same write."""
-        if self._rest is None or len(self._rest.texts[0][0]) > PIECE_BYTES_MAX:
+        if self._rest is None or len(self._rest.frames[0].piece()) > PIECE_BYTES_MAX:
             return {}
-        frames, self.watcher.after = self._rest.texts.popleft()
-        return {"preframed": frames}
+        return {"preframed": self._taken(self._rest.frames[0])}
 
     async def catch_up(self) -> Close | Now:
         """Send what there is; return how to close, or LIVE when others can go on for the client from here."""
@@ -219,13 +217,21 @@ class Sender:
         return self._narrator
 
     async def _send_frames(self, parking: Parking, rest: "Rest") -> None:
-        while rest.texts:
-            for _ in range(parking.push_all([frames for frames, _ in rest.texts])):
-                _, self.watcher.after = rest.texts.popleft()
-            if rest.texts:
-                frames, self.watcher.after = rest.texts.popleft()
-                await self._send({"type": "websocket.send", "preframed": frames})
+        for frames in rest.frames:
+            while frames:
+                frames.at += parking.push_some(frames.left())
+                if frames:  # the rest of what may have been cut, and what follows in the same piece
+                    await self._send({"type": "websocket.send", "preframed": self._taken(frames)})
+            self.watcher.after = frames.seqs[-1]
         self._live.meter.delivered(events=rest.events, size=rest.size)
+
+    def _taken(self, frames: Frames) -> memoryview:
+        """Return the next piece of ``frames``, which is as good as sent: from behind it a client goes on."""
+        piece = frames.piece()
+        frames.at += len(piece)
+        after = frames.after()
+        self.watcher.after = self.watcher.after if after is None else after
+        return piece
 
     async def _send_texts(self, part: Part) -> None:
         for message in part.said:
@@ -256,14 +262,15 @@ class Rest:
     ``after``: behind which seq the part begins. ``events`` and ``size`` are of all its events.
     """
 
-    __slots__ = ("events", "size", "texts")
+    __slots__ = ("events", "frames", "size")
 
     def __init__(self, part: Part, after: int) -> None:
-        self.texts = deque(part.events.text_frames())
+        frames = part.events.text_frames()
         self.events = len(part.events)
-        self.size = sum([len(frames) for frames, _ in self.texts])
+        self.size = len(frames)
+        self.frames = [frames] if frames else []
         if part.said:
-            self.texts.appendleft((b"".join([text_frame(message.data) for message in part.said]), after))
+            self.frames.insert(0, Frames.of([said.data for said in part.said], [after] * len(part.said)))
 
 
 async def _listen(receive: Receive) -> Close | Now:

@@ -5,7 +5,6 @@ Every other form of the same events is cut out of it. It never changes, so any n
 
 import sys
 from array import array
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from struct import Struct as Layout
@@ -14,7 +13,7 @@ from isal.isal_zlib import crc32
 from msgspec import Struct
 
 from service.log import Recorded
-from service.wire.frames import JOINED_BYTES_MAX, text_frame
+from service.wire.frames import JOINED_BYTES_MAX, Frames, text_frame
 
 ENTRY_BYTES = 4
 _SHORT_MAX = 125  # RFC 6455 §5.2: the header is the longer, the longer the event
@@ -70,15 +69,13 @@ class Segment(Struct, frozen=True, eq=False, gc=False):
 
     # What a reader of one of the events above ``after`` gets
 
-    def text_frames(self, after: int) -> Iterator[tuple[memoryview, int]]:
-        """Yield the events with seq > ``after`` as WebSocket text frames: views of the shared bytes."""
+    def text_frames(self, after: int) -> Frames:
+        """Return the events with seq > ``after`` as WebSocket text frames: a view of the shared bytes."""
         ends = self.ends
         frames = memoryview(self.data)[ENTRY_BYTES * len(ends) :]
         index = self._index(after)
-        while index < len(ends):
-            start = ends[index - 1] if index else 0
-            index = max(bisect_right(ends, start + JOINED_BYTES_MAX, index), index + 1)
-            yield frames[start : ends[index - 1]], self.first_seq + index - 1
+        seqs = range(self.first_seq, self.first_seq + len(ends))
+        return Frames(frames, ends, seqs, ends[index - 1] if index else 0)
 
     def server_sent_events(self, after: int) -> Iterator[tuple[bytes, int]]:
         """Yield the events with seq > ``after`` as server-sent events."""

@@ -3,7 +3,9 @@
 A server's text frame (RFC 6455 §5.2) is unmasked: a header of 2, 4 or 10 bytes, then the event.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 
 from service.log import Recorded
 
@@ -30,6 +32,47 @@ def text_frame(data: bytes) -> bytes:
     """Return ``data`` as one WebSocket text frame."""
     length = len(data)
     return (_HEADERS[length] if length < len(_HEADERS) else text_header(length)) + data
+
+
+class Frames:
+    """Text frames in one piece, on their way to one client: the first ``at`` bytes of ``data`` have gone.
+
+    ``ends``: where in ``data`` each frame ends. ``seqs``: with which seq, as far as it has one of its own;
+    behind it goes on who was given no more.
+    """
+
+    __slots__ = ("at", "data", "ends", "seqs")
+
+    def __init__(self, data: memoryview, ends: Sequence[int], seqs: Sequence[int], at: int = 0) -> None:
+        self.data = data
+        self.ends = ends
+        self.seqs = seqs
+        self.at = at
+
+    @classmethod
+    def of(cls, texts: Iterable[bytes], seqs: Sequence[int]) -> "Frames":
+        """Return ``texts``, each in a frame."""
+        frames = [text_frame(text) for text in texts]
+        return cls(memoryview(b"".join(frames)), list(accumulate(map(len, frames))), seqs)
+
+    def __len__(self) -> int:
+        """Return how many bytes have still to go."""
+        return len(self.data) - self.at
+
+    def left(self) -> memoryview:
+        """Return the bytes that have still to go."""
+        return self.data[self.at :]
+
+    def piece(self) -> memoryview:
+        """Return what goes next, up to a frame's end: at most ``JOINED_BYTES_MAX``, or one larger frame."""
+        begun = bisect_right(self.ends, self.at)
+        upto = max(bisect_right(self.ends, self.at + JOINED_BYTES_MAX, begun), begun + 1)
+        return self.data[self.at : self.ends[upto - 1]]
+
+    def after(self) -> int | None:
+        """Return the seq of the last frame that has gone to its end, None if there is none."""
+        gone = bisect_right(self.ends, self.at)
+        return self.seqs[gone - 1] if gone else None
 
 
 def server_sent_event(event: Recorded) -> bytes:

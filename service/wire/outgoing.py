@@ -56,8 +56,8 @@ class Outgoing:
         if self._socket is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
 
-    def write_now(self, *texts: bytes | memoryview) -> int:
-        """Give the kernel what it takes of ``texts`` and return how much; 0 while others wait before them.
+    def write_now(self, data: bytes | memoryview) -> int:
+        """Give the kernel what it takes of ``data`` and return how much; 0 while something waits before it.
 
         The transport would only send it at the end of the loop's turn. It must not be closing: its descriptor
         may be somebody else's already.
@@ -65,7 +65,7 @@ class Outgoing:
         if self._descriptor < 0 or self.transport.get_write_buffer_size():
             return 0
         try:
-            return os.writev(self._descriptor, texts)
+            return os.write(self._descriptor, data)
         except OSError:  # full; anything else the transport meets as well, and knows whom to tell
             return 0
 

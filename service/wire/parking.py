@@ -3,7 +3,6 @@
 An application that has nothing to do waits in ``receive``, which costs no task, and is woken from there.
 """
 
-from collections.abc import Sequence
 from typing import Protocol
 
 PARKING = "tailrace.parking"  # in scope["extensions"] of our WebSocket protocol; the value is a Parking
@@ -17,8 +16,11 @@ class Parking(Protocol):
         """Write ``frames``, or return False, having written nothing, if the client cannot take them now."""
         ...
 
-    def push_all(self, texts: Sequence[bytes | memoryview]) -> int:
-        """Write, in one go, as many of the first ``texts`` as the client takes now, and return how many."""
+    def push_some(self, frames: memoryview) -> int:
+        """Write as much of ``frames`` as the kernel takes now, and return how many bytes.
+
+        They may end within a frame: then its rest must be sent next, before anything is waited for.
+        """
         ...
 
     def wake(self) -> None:

@@ -8,8 +8,7 @@ the names): what uvicorn lacks is a write of ready frames, and giving up on a cl
 
 import asyncio
 from codecs import utf_8_decode
-from collections.abc import Coroutine, Sequence
-from itertools import takewhile
+from collections.abc import Coroutine
 from typing import Any, cast
 
 from uvicorn.config import Config
@@ -255,20 +254,11 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         self.transport.write(memoryview(frames)[sent:])
         return True
 
-    def push_all(self, texts: Sequence[bytes | memoryview]) -> int:
-        """Write, in one go, as many of the first ``texts`` as the client takes now, and return how many."""
+    def push_some(self, frames: memoryview) -> int:
+        """Give the kernel what it takes of ``frames`` and return how much; the caller sends the rest."""
         if self._rest or self.close_sent or self.transport.is_closing():
             return 0
-        if max(map(len, texts)) > PIECE_BYTES_MAX:
-            texts = list(takewhile(lambda text: len(text) <= PIECE_BYTES_MAX, texts))
-        sent = self.outgoing.write_now(*texts)
-        for count, text in enumerate(texts):
-            if sent < len(text):
-                if sent:
-                    self.transport.write(memoryview(text)[sent:])
-                return count + bool(sent)
-            sent -= len(text)
-        return len(texts)
+        return self.outgoing.write_now(frames)
 
     def wake(self) -> None:
         """Give the application, which waits in ``receive``, a message of our own."""

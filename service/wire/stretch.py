@@ -1,15 +1,16 @@
 """A stretch of a run on its way to a client, in any of the forms that a stream has.
 
-Every form joins many events into one text of at most ``JOINED_BYTES_MAX`` and says with which seq it ends.
+Over HTTP a form joins many events into one text of at most ``JOINED_BYTES_MAX`` and says with which seq it
+ends; over a WebSocket how much goes at once is up to the connection.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from service.log import Recorded
-from service.wire.frames import lines, server_sent_events, text_frames
+from service.wire.frames import Frames, lines, server_sent_events
 
-Joined = Iterator[tuple[bytes | memoryview, int]]
+Joined = Iterator[tuple[bytes, int]]
 
 
 class Stretch(Protocol):
@@ -22,8 +23,8 @@ class Stretch(Protocol):
         """Return how many events are in it."""
         ...
 
-    def text_frames(self) -> Joined:
-        """Yield the events as WebSocket text frames."""
+    def text_frames(self) -> Frames:
+        """Return the events as WebSocket text frames."""
         ...
 
     def server_sent_events(self) -> Joined:
@@ -55,9 +56,9 @@ class Rows:
         """Return the seq of the last event."""
         return self.events[-1].seq
 
-    def text_frames(self) -> Joined:
-        """Yield the events as WebSocket text frames."""
-        return text_frames(self.events)
+    def text_frames(self) -> Frames:
+        """Return the events as WebSocket text frames."""
+        return Frames.of([event.data for event in self.events], [event.seq for event in self.events])
 
     def server_sent_events(self) -> Joined:
         """Yield the events as server-sent events."""

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from service.log import Recorded
 from service.segments import Segment
 from service.wire import frames
-from service.wire.frames import JOINED_BYTES_MAX
+from service.wire.frames import JOINED_BYTES_MAX, Frames
 
 EDGES = (0, 1, 125, 126, 127, 4_095, 4_096, 48 * 1024 - 4, 48 * 1024, 65_535, 65_536, 262_144, 700_000)
 STREAM = "run/r"
-FORMS = ("text_frames", "server_sent_events", "lines")
+FORMS = ("server_sent_events", "lines")
 
 lengths = st.lists(st.sampled_from(EDGES) | st.integers(0, 400), min_size=1, max_size=40)
 
@@ -26,8 +26,14 @@ def events(lengths: list[int], first_seq: int = 1) -> list[Recorded]:
     return found
 
 
-def joined(pieces) -> list[tuple[bytes, int]]:
-    return [(bytes(piece), seq) for piece, seq in pieces]
+def pieces(unsent: Frames) -> list[tuple[bytes, int]]:
+    """Return what is given piece by piece to a client that takes no more at once, each with its last seq."""
+    found = []
+    while unsent:
+        piece = bytes(unsent.piece())
+        unsent.at += len(piece)
+        found.append((piece, unsent.after()))
+    return found
 
 
 def again(segment: Segment) -> Segment | None:
@@ -47,14 +53,14 @@ def test_every_form_is_the_rows(lengths, first_seq):
         for after in {-1, *range(rows[0].seq - 2, rows[-1].seq + 2, max(1, len(rows) // 40))}:
             rest = [row for row in rows if row.seq > after]
             assert list(segment.payloads(after)) == [(row.seq, row.data) for row in rest]
+            assert pieces(segment.text_frames(after)) == list(frames.text_frames(rest))
             for form in FORMS:
-                assert joined(getattr(segment, form)(after)) == list(getattr(frames, form)(rest)), form
+                assert list(getattr(segment, form)(after)) == list(getattr(frames, form)(rest)), form
 
 
 def test_a_text_is_bounded_and_a_larger_event_stands_alone():
     segment = Segment.pack(events([1_000] * 200 + [100_000] + [10] * 3))
-    for form in FORMS:
-        texts = joined(getattr(segment, form)(0))
+    for texts in (pieces(segment.text_frames(0)), *(list(getattr(segment, form)(0)) for form in FORMS)):
         assert [seq for text, seq in texts if len(text) > JOINED_BYTES_MAX] == [201]
         assert texts[-1][1] == 204
         assert len(texts) == 7
@@ -62,9 +68,9 @@ def test_a_text_is_bounded_and_a_larger_event_stands_alone():
 
 def test_readers_share_the_bytes():
     segment = Segment.pack(events([300] * 500))
-    assert all(piece.obj is segment.data for piece, _ in segment.text_frames(17))
+    assert segment.text_frames(17).left().obj is segment.data
     with pytest.raises(TypeError):
-        next(segment.text_frames(0))[0][0] = 1
+        segment.text_frames(0).data[0] = 1
     with pytest.raises(AttributeError):
         segment.data = b""
 

@@ -75,9 +75,10 @@ async def check(
         for after in {segment.first_seq - 1, segment.first_seq, segment.last_seq - 1}:
             rest = stored[after + 1 : segment.last_seq + 1]
             assert list(segment.payloads(after)) == [(row.seq, row.data) for row in rest]
-            for form in ("text_frames", "server_sent_events", "lines"):
-                got = [(bytes(text), seq) for text, seq in getattr(segment, form)(after)]
-                assert got == list(getattr(frames, form)(rest))
+            framed = [text for text, _ in frames.text_frames(rest)]
+            assert segment.text_frames(after).left() == b"".join(framed)
+            for form in ("server_sent_events", "lines"):
+                assert list(getattr(segment, form)(after)) == list(getattr(frames, form)(rest))
         for after in {segment.first_seq - 1, segment.last_seq - 1}:
             assert (await segments.after(stream, after)).data == segment.data
     end = found[-1].last_seq if found else 0

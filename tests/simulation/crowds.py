@@ -6,7 +6,6 @@ received when its run is over must be the run, once, in order.
 
 import asyncio
 import random
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -29,6 +28,7 @@ EVENTS = 40
 CLIENTS = 6
 TIMESTAMP = "2026-01-02T03:04:05.678Z"
 REVOKED = Problem(401, "The key was revoked.")  # in mid-stream; the client has another one
+FRAME_HEAD_BYTES = 4  # of the larger ones; none is as small as that
 FILTERS = (EventFilter(), EventFilter(DEFAULT_TYPES | {"run_complete"}), EventFilter(level="warn"))
 
 
@@ -47,6 +47,7 @@ class Connection:
         self.inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.inbox.put_nowait({"type": "websocket.connect"})
         self.full = False
+        self.begun = bytearray()  # a frame of which only a part was taken
         self.parked_pushes = 0
 
     @property
@@ -69,30 +70,34 @@ class Connection:
         self.take(message["preframed"])
 
     def push(self, frames: bytes) -> bool:
+        assert not self.begun, "nothing may come within a frame"
         if self.left or self.full:
             return False
         self.parked_pushes += 1
         self.take(frames)
         return True
 
-    def push_all(self, texts: Sequence[bytes]) -> int:
-        taken = 0
-        while taken < len(texts) and not self.left and not self.full:
-            self.take(texts[taken])
-            taken += 1
+    def push_some(self, frames: memoryview) -> int:
+        if self.left or self.full:
+            return 0
+        taken = self.chance.choice((len(frames), self.chance.randint(0, len(frames))))
+        self.take(frames[:taken])
         return taken
 
     def wake(self) -> None:
         self.inbox.put_nowait({"type": WOKEN})
 
-    def take(self, frames: bytes) -> None:
+    def take(self, frames: bytes | memoryview) -> None:
         self.full = self.chance.random() < 0.3
-        while frames:
-            length, header = frames[1], 2
+        self.begun += frames
+        while len(self.begun) >= FRAME_HEAD_BYTES:
+            length, header = self.begun[1], 2
             if length == 126:
-                length, header = int.from_bytes(frames[2:4], "big"), 4
-            self.got.append(bytes(frames[header : header + length]))
-            frames = frames[header + length :]
+                length, header = int.from_bytes(self.begun[2:4], "big"), 4
+            if len(self.begun) < header + length:
+                return
+            self.got.append(bytes(self.begun[header : header + length]))
+            del self.begun[: header + length]
 
     def leave(self) -> None:
         self.left = True

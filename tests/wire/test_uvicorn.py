@@ -24,7 +24,7 @@ METHODS = {
         "pause_writing", "resume_writing",
     ],
 }  # fmt: skip
-OURS = {"push", "push_all", "wake", "check", "refused"}  # service/wire/parking.py, rounds.py and server.py
+OURS = {"push", "push_some", "wake", "check", "refused"}  # service/wire/parking.py, rounds.py and server.py
 ATTRIBUTES = {
     StreamProtocol: [
         "conn", "loop", "logger", "queue", "curr_msg_data_type", "close_sent", "close_timer",
