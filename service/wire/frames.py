@@ -37,8 +37,7 @@ def text_frame(data: bytes) -> bytes:
 class Frames:
     """Text frames in one piece, on their way to one client: the first ``at`` bytes of ``data`` have gone.
 
-    ``ends``: where in ``data`` each frame ends. ``seqs``: with which seq, as far as it has one of its own;
-    behind it goes on who was given no more.
+    ``ends``: where in ``data`` each frame ends. ``seqs``: behind which seq a client goes on that has it.
     """
 
     __slots__ = ("at", "data", "ends", "seqs")
