@@ -20,7 +20,7 @@ def check_append(events: Sequence[NewEvent]) -> int:
         raise ValueError("an append holds at least one event")
     if len(events) > APPEND_EVENTS_MAX:
         raise AppendTooLarge(f"{len(events)} events in one append, at most {APPEND_EVENTS_MAX}")
-    size = sum([len(event.data) for event in events])
+    size = len(events[0].data) if len(events) == 1 else sum([len(event.data) for event in events])
     if size > APPEND_BYTES_MAX:
         raise AppendTooLarge(f"{size} bytes in one append, at most {APPEND_BYTES_MAX}")
     return size

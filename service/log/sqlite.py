@@ -14,7 +14,7 @@ from service.log.checks import check_append
 from service.log.meter import Meter
 from service.log.reader import IndexDamaged, Reader
 from service.log.room import Room
-from service.log.store import Append, Store, opened
+from service.log.store import Store, opened
 from service.log.tail import Tail
 from service.log.writer import Request, Told, Writer
 
@@ -63,7 +63,7 @@ class SqliteLog:
 
     async def append(self, stream: str, events: Sequence[NewEvent], *, expected_seq: int) -> Appended:
         """Append with whatever else waits; a caller that is cancelled loses only the answer."""
-        append = Append(stream, events, expected_seq, check_append(events))
+        size = check_append(events)
         asked_at = None
         if not self._room.take_now():
             asked_at = perf_counter()
@@ -76,7 +76,8 @@ class SqliteLog:
         if not self._requests:
             self._turn_at = perf_counter()
             self._loop.call_soon(self._hand_over)
-        self._requests.append(Request(append, (answer, asked_at or self._turn_at)))
+        ticket = answer, asked_at or self._turn_at
+        self._requests.append(Request(stream, events, expected_seq, size, ticket))
         return await answer
 
     async def read(self, stream: str, *, after: int, limit: int) -> Sequence[Recorded]:

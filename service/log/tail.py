@@ -98,12 +98,13 @@ class Tail:
 
     def push(self, events: Sequence[Recorded]) -> None:
         """Take the events of one append, which is committed, in the order of positions; wake who waits."""
-        assert events[0].position == self.position + 1
+        first = events[0]
+        assert first.position == self.position + 1
         self.position = events[-1].position
         self._all += events
-        stream = self._streams.get(events[0].stream)
+        stream = self._streams.get(first.stream)
         if stream is None:
-            self._streams[events[0].stream] = list(events)
+            self._streams[first.stream] = list(events)
         else:
             stream += events
         size = EVENT_BYTES * len(events)
@@ -112,7 +113,8 @@ class Tail:
             size += len(event.data)
         self._appends.append((events, size))
         self._bytes += size
-        self._shrink()
+        if self._bytes > self._bytes_max:
+            self._shrink()
         self.sleepers.wake(events)
 
     def read(self, stream: str, *, after: int, limit: int) -> Sequence[Recorded] | None:
@@ -153,8 +155,6 @@ class Tail:
         return max((self._last_of.get(type_, 0) for type_ in types), default=0)
 
     def _shrink(self) -> None:
-        if self._bytes <= self._bytes_max:
-            return
         gone = 0
         while self._bytes > self._bytes_max * 63 // 64:  # many at once: it moves all that is left
             events, size = self._appends.popleft()

@@ -7,8 +7,6 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Generic, NamedTuple, TypeVar
 
-from msgspec import Struct
-
 from service.log.commit import RETRY_INTERVAL_S, Commits, Resumed
 from service.log.store import Append, Staged, Store
 
@@ -23,10 +21,9 @@ SWITCH_INTERVAL_S = 0.0005  # Python's 5 ms, waited at each of a commit's steps,
 Ticket = TypeVar("Ticket")
 
 
-class Request(Struct, Generic[Ticket], frozen=True, gc=False):
+class Request(Append, Generic[Ticket], frozen=True, gc=False):
     """An append that waits. ``ticket`` is the caller's own and comes back with the answer."""
 
-    append: Append
     ticket: Ticket
 
 
@@ -76,7 +73,7 @@ class Writer(Generic[Ticket]):
             self._collect()
             group = self._next_group()
             if group:
-                staged = self._commits.commit([request.append for request in group])
+                staged = self._commits.commit(group)
                 self._report([(request.ticket, done) for request, done in zip(group, staged, strict=True)])
                 self._keep_wal_short()
             elif self._commits.unavailable:
@@ -104,8 +101,8 @@ class Writer(Generic[Ticket]):
     def _next_group(self) -> list[Request[Ticket]]:
         group = self._waiting
         if (
-            sum([len(request.append.events) for request in group]) > GROUP_EVENTS_MAX
-            or sum([request.append.size for request in group]) > GROUP_BYTES_MAX
+            sum([len(request.events) for request in group]) > GROUP_EVENTS_MAX
+            or sum([request.size for request in group]) > GROUP_BYTES_MAX
         ):
             return self._next_of_too_many()
         self._waiting = []
@@ -114,13 +111,11 @@ class Writer(Generic[Ticket]):
     def _next_of_too_many(self) -> list[Request[Ticket]]:
         # The oldest, so that none waits for ever; then the small ones, which large ones must not hold up.
         waiting = self._waiting
-        order = sorted(
-            range(len(waiting)), key=lambda n: n > 0 and len(waiting[n].append.events) > SMALL_EVENTS
-        )
+        order = sorted(range(len(waiting)), key=lambda n: n > 0 and len(waiting[n].events) > SMALL_EVENTS)
         events = size = count = 0
         for n in order:
-            events += len(waiting[n].append.events)
-            size += waiting[n].append.size
+            events += len(waiting[n].events)
+            size += waiting[n].size
             if count and (events > GROUP_EVENTS_MAX or size > GROUP_BYTES_MAX):
                 break
             count += 1

@@ -93,7 +93,7 @@ class Writer:
         count = self.chance.randint(1, len(self.waiting))
         group, self.waiting = self.waiting[:count], self.waiting[count:]
         staged: list[Recorded] = []
-        answers = [(request.ticket, self.staged(request.append, staged)) for request in group]
+        answers = [(request.ticket, self.staged(request, staged)) for request in group]
         if self.tell_before_commit:
             self.later(self.tell, answers)
         self.later(self.commit, answers, staged)
