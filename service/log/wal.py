@@ -1,4 +1,4 @@
-"""What SQLite takes for granted of its write-ahead log after a flush has failed, made true.
+"""What SQLite takes for granted of its write-ahead log after a flush has failed, made true; and its length.
 
 After a failed fsync the kernel may forget what it could not write, show it all the same, and let the next
 fsync succeed (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020). No process
