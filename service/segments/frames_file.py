@@ -10,8 +10,9 @@ from collections import deque
 from pathlib import Path
 
 NAME_BYTES = 16  # at its beginning, so that it is not taken for another
-NOW_BYTES_MAX = 264 * 1024  # read without another thread; only segments of a single event are larger
-SMALL_BYTES = 64 * 1024  # copied, as one that is kept would keep a room of the largest size
+NOW_BYTES_MAX = 512 * 1024  # read without another thread
+ROOM_BYTES = 264 * 1024  # handed on without a copy; only segments of a single event are larger
+SMALL_BYTES = 64 * 1024  # copied, as one that is kept would keep a whole room
 ROOMS = 12  # a few more than the cache has segments
 
 
@@ -25,7 +26,7 @@ class FramesFile:
         self._inode = os.fstat(descriptor).st_ino
         self._end = end
         # Touched here: memory that nobody has touched yet takes ten times as long to read into.
-        self._rooms = deque(bytearray(b"\0") * NOW_BYTES_MAX for _ in range(ROOMS))
+        self._rooms = deque(bytearray(b"\0") * ROOM_BYTES for _ in range(ROOMS))
         self._spare = bytearray(b"\0") * NOW_BYTES_MAX
 
     @classmethod
@@ -76,7 +77,7 @@ class FramesFile:
         """
         if size > NOW_BYTES_MAX:
             return None
-        room = self._room() if size > SMALL_BYTES else None
+        room = self._room() if SMALL_BYTES < size <= ROOM_BYTES else None
         view = memoryview(self._spare if room is None else room)[:size]
         try:
             count = os.preadv(self._descriptor, [view], at, os.RWF_NOWAIT)

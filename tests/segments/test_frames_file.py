@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from service.segments.frames_file import NOW_BYTES_MAX, ROOMS, SMALL_BYTES, FramesFile
+from service.segments.frames_file import NOW_BYTES_MAX, ROOM_BYTES, ROOMS, SMALL_BYTES, FramesFile
 
-SIZES = (1, SMALL_BYTES, SMALL_BYTES + 1, 213_000, 260_000, NOW_BYTES_MAX)
+SIZES = (1, SMALL_BYTES, SMALL_BYTES + 1, 213_000, ROOM_BYTES, ROOM_BYTES + 1, NOW_BYTES_MAX)
 
 
 @pytest.fixture
