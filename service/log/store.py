@@ -32,7 +32,7 @@ ROWS_MAX = 512  # of one INSERT
 ROWS_EXACT = 128  # up to here a statement for each number of rows, then of multiples; all stay prepared
 ROWS_STEP = 64
 STATEMENTS_KEPT = 3 * (ROWS_EXACT + ROWS_MAX // ROWS_STEP)  # prepared: 7 MiB, should ever all be needed
-WAL_BYTES = 8 * 1024 * 1024  # it has from the start, whatever it holds; kept are more, once it had to grow
+WAL_BYTES = 8 * 1024 * 1024  # that the WAL has from the start, and about what it may come to hold
 WAL_BYTES_KEPT = 64 * 1024 * 1024
 
 HEAD = (

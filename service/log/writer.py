@@ -8,12 +8,12 @@ from threading import Thread
 from typing import Generic, NamedTuple, TypeVar
 
 from service.log.commit import RETRY_INTERVAL_S, Commits, Resumed
-from service.log.store import Append, Staged, Store
+from service.log.store import WAL_BYTES, Append, Staged, Store
 
 GROUP_EVENTS_MAX = 1_000  # of one commit, which everything behind it waits for
 GROUP_BYTES_MAX = 1024 * 1024
 SMALL_EVENTS = 16  # an append of no more goes before larger ones
-WAL_BYTES_MAX = 8 * 1024 * 1024  # estimated; then it is emptied into the file, and commits wait
+WAL_BYTES_MAX = WAL_BYTES  # estimated; then it is emptied into the file, and commits wait
 COMMIT_BYTES = 6 * 1024  # the last page, which every commit writes again, and what is filled of the next
 ROW_BYTES = 90  # of an event beside its data, in the indexes, too
 SWITCH_INTERVAL_S = 0.0005  # Python's 5 ms, waited at each of a commit's steps, is 30 ms beside a busy loop

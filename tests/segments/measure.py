@@ -44,11 +44,12 @@ async def seal(path: Path, log: Log) -> None:
 
 
 async def replay(segments: Segments, stream: str = "run/a") -> int:
-    after = pieces = 0
+    after = framed = 0
     while (segment := await segments.after(stream, after)) is not None:
-        pieces += len(segment.text_frames(after)) > 0
+        framed += len(segment.text_frames(after))
         after = segment.last_seq
-        if pieces % 20 == 0:
+        if framed > 1024 * 1024:
+            framed = 0
             await asyncio.sleep(0)
     return after
 
