@@ -75,6 +75,17 @@ class Crowd:
         if not self:
             self.end()
 
+    def advance(self, seq: int) -> Sequence[Watcher]:
+        """Be behind ``seq`` from now on, together with those who were further ahead; return these."""
+        self.after = seq
+        if not self.ahead:
+            return ()
+        late = [watcher for watcher in self.ahead if watcher.after <= seq]
+        for watcher in late:
+            del self.ahead[watcher]
+            self.watchers[watcher] = None
+        return late
+
     def end(self) -> None:
         """Send everyone back, and take no one any more."""
         if self._crowds.get(self.key) is self:
@@ -158,11 +169,7 @@ class LiveRuns:
         now = monotonic
         began_at = now()
         watchers = list(crowd.watchers)
-        late = [watcher for watcher in crowd.ahead if watcher.after <= last_seq]
-        crowd.after = last_seq
-        for watcher in late:
-            del crowd.ahead[watcher]
-            crowd.watchers[watcher] = None
+        late = crowd.advance(last_seq)
         await self._push_all(crowd, watchers, passing, last_seq)
         for watcher in late:
             await self._push_all(crowd, [watcher], _behind(passing, watcher.after), last_seq)
@@ -175,7 +182,7 @@ class LiveRuns:
         self, crowd: Crowd, watchers: Sequence[Watcher], events: Sequence[Recorded], last_seq: int
     ) -> None:
         texts = list(text_frames(events))
-        size = sum(len(text) for text, _ in texts)
+        size = sum([len(text) for text, _ in texts])
         for start in range(0, len(watchers), PUSHES_PER_TURN):
             if start:
                 await asyncio.sleep(0)

@@ -1,7 +1,7 @@
 """One attempt of a step: render its config, perform it within its timeout, report how it ended."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from traceback import format_exception
 from typing import Any
 
@@ -12,12 +12,35 @@ from service.domain.definition import StepSpec
 from service.domain.events import UNENCODABLE, Error, Level
 from service.domain.expressions import ExpressionFailed
 from service.domain.run import INTERNAL_ERROR
+from service.engine.inbox import Inbox
 from service.engine.secrets import Masking
 from service.steps import Attempt, Outcome, Step
 
-Say = Callable[[Level, Sequence[str]], Awaitable[None]]
-
 diagnostics = structlog.get_logger("tailrace.engine")
+
+
+class Saying:
+    """What an attempt of ``step_id`` says: into its run's ``inbox``, with every secret masked."""
+
+    def __init__(self, inbox: Inbox, step_id: str, masking: Masking) -> None:
+        self._inbox = inbox
+        self._step_id = step_id
+        self._masking = masking
+
+    async def __call__(self, level: Level, lines: Sequence[str]) -> None:
+        """Record ``lines``, and return once the run can take more."""
+        if not self.at_once(level, lines):
+            await self.room()
+
+    def at_once(self, level: Level, lines: Sequence[str]) -> bool:
+        """Record ``lines``; where it returns False, there is no more ``room``."""
+        if self._masking.values:
+            lines = [self._masking.mask(line) for line in lines]
+        return self._inbox.say(self._step_id, level, lines)
+
+    async def room(self) -> None:
+        """Return once the run can take more."""
+        await self._inbox.room()
 
 
 async def perform(
@@ -29,24 +52,21 @@ async def perform(
     number: int,
     run_id: str,
     elapsed_ms: int,
-    say: Say,
+    inbox: Inbox,
     trace: Mapping[str, str],
 ) -> Ended:
     """Return how the attempt ended; only a cancellation comes through as an exception.
 
-    ``root`` is what the config's templates look into, secrets included.
+    ``root`` is what the config's templates look into, secrets included; ``inbox`` is the run's.
     """
-
-    async def say_masked(level: Level, lines: Sequence[str]) -> None:
-        await say(level, [masking.mask(line) for line in lines] if masking.values else lines)
-
+    saying = Saying(inbox, spec.id, masking)
     timeout_s = None if spec.timeout_ms is None else spec.timeout_ms / 1000
     limit = asyncio.timeout(timeout_s)
     try:
         config = spec.config.render(root)
         async with limit:
             outcome = await step.run(
-                Attempt(config, number, f"{run_id}/{spec.id}", elapsed_ms, say_masked, trace, spec.timeout_ms)
+                Attempt(config, number, f"{run_id}/{spec.id}", elapsed_ms, saying, trace, spec.timeout_ms)
             )
     except ExpressionFailed as failure:
         return _failed(failure.code, masking.mask(str(failure)))

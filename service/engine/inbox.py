@@ -57,14 +57,19 @@ class Inbox:
         self._messages.append(message)
         self.wake()
 
-    async def say(self, step_id: str, level: Level, lines: Sequence[str]) -> None:
-        """Add lines, and return once there is room for more: a step that reads a pipe stops meanwhile."""
-        self._messages.append(Lines(step_id, level, lines))
-        self._lines_waiting += len(lines)
-        self.wake()
+    def say(self, step_id: str, level: Level, lines: Sequence[str]) -> bool:
+        """Add lines and wake the runner; return whether there is ``room`` for more."""
+        if lines:
+            self._messages.append(Lines(step_id, level, lines))
+            self._lines_waiting += len(lines)
+            self.wake()
         if self._lines_waiting > LINES_WAITING_MAX:
             self._room.clear()
-            await self._room.wait()
+        return self._room.is_set()
+
+    async def room(self) -> None:
+        """Return once there is room for more lines."""
+        await self._room.wait()
 
     def take(self, lines_max: int) -> Message:
         """Remove and return the oldest message, of lines at most ``lines_max``."""

@@ -255,7 +255,7 @@ class Runner:
             perform(
                 self._around.steps[state.spec.type], state.spec, root, self._masking,
                 number=state.attempt, run_id=run.id, elapsed_ms=self._now_ms - state.started_ms,
-                say=partial(self.inbox.say, step_id), trace=_trace(run, step_id),
+                inbox=self.inbox, trace=_trace(run, step_id),
             )
         )  # fmt: skip
         if self._around.meter is not None:

@@ -3,7 +3,7 @@
 Another type is one more file with a ``Step`` and a line in ``registry.py``.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct
@@ -11,17 +11,31 @@ from msgspec import Struct
 from service.domain.events import Error, Level
 from service.errors import Fault
 
-Emit = Callable[[Level, Sequence[str]], Awaitable[None]]
+
+class Emit(Protocol):
+    """Where an attempt's lines go, which are recorded in order."""
+
+    async def __call__(self, level: Level, lines: Sequence[str]) -> None:
+        """Record ``lines``, and return once the run can take more."""
+        ...
+
+    def at_once(self, level: Level, lines: Sequence[str]) -> bool:
+        """Record ``lines``; where it returns False, say no more until there is ``room``."""
+        ...
+
+    async def room(self) -> None:
+        """Return once the run can take more."""
+        ...
 
 
 class Attempt(Struct, frozen=True):
     """One try of one step: what to do, and where its lines go.
 
-    ``config`` is rendered: no templates are left in it. ``emit(level, lines)`` records lines in order and
-    waits while the run cannot take more, so a step that reads a pipe must stop reading until it returns.
-    ``idempotency_key`` is the same for every attempt of the step. ``elapsed_ms``: since the step's first
-    attempt began. ``trace``: the headers by which what it asks joins the caller's trace, if there is one (W3C
-    Trace Context). ``timeout_ms``: the step's own, if any; the engine enforces it by cancelling ``run``.
+    ``config`` is rendered: no templates are left in it. A step that reads lines from somewhere must stop
+    reading while ``emit`` has no room. ``idempotency_key`` is the same for every attempt of the step.
+    ``elapsed_ms``: since the step's first attempt began. ``trace``: the headers by which what it asks joins
+    the caller's trace, if there is one (W3C Trace Context). ``timeout_ms``: the step's own, if any, which the
+    engine enforces by cancelling ``run``.
     """
 
     config: Mapping[str, Any]

@@ -10,7 +10,7 @@ from service.steps.documents import Document, decode_body, recorded
 from service.steps.lines import LineSplitter
 from service.steps.pipe import Pipe
 
-LINES_PER_EMIT_MAX = 500
+LINES_AT_ONCE_MAX = 500  # to mask them takes the loop a millisecond
 KEPT_BYTES_MAX = 1024 * 1024  # of stdout and of stderr each, for the document; more is only counted
 SIGNAL_EXIT_BASE = 128  # exitCode of a command that a signal ended, as shells count
 _NAMED = ("stdout", "stderr", "exitCode", "stdoutBytes", "stderrBytes")
@@ -104,15 +104,22 @@ def _exit_code(status: int) -> int:
 
 async def _record(output: Pipe, level: Level, emit: Emit, room: _Room, kept: _Kept) -> None:
     splitter = LineSplitter()
-    while data := await output.read():
+    many: list[str] = []
+
+    def take(data: bytes) -> bool:
         kept.add(data)
-        await _emit(emit, level, splitter.feed(room.take(data)))
-    await _emit(emit, level, splitter.end())
+        lines = splitter.feed(room.take(data))
+        if len(lines) <= LINES_AT_ONCE_MAX:
+            return emit.at_once(level, lines)
+        many.extend(lines)
+        return False
 
-
-async def _emit(emit: Emit, level: Level, lines: list[str]) -> None:
-    for start in range(0, len(lines), LINES_PER_EMIT_MAX):
-        await emit(level, lines[start : start + LINES_PER_EMIT_MAX])
+    while await output.give(take):
+        for start in range(0, len(many), LINES_AT_ONCE_MAX):
+            await emit(level, many[start : start + LINES_AT_ONCE_MAX])
+        many.clear()
+        await emit.room()
+    await emit(level, splitter.end())
 
 
 def _documents(stdout: _Kept, stderr: _Kept, exit_code: int | None) -> tuple[Document, Document | None]:

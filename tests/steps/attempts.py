@@ -13,8 +13,15 @@ class Said:
         self.calls: list[int] = []
 
     async def __call__(self, level: str, lines: list[str]) -> None:
+        self.at_once(level, lines)
+
+    def at_once(self, level: str, lines: list[str]) -> bool:
         self.calls.append(len(lines))
         self.lines += [(level, line) for line in lines]
+        return True
+
+    async def room(self) -> None:
+        """There is always room."""
 
     def at(self, level: str) -> list[str]:
         return [line for each, line in self.lines if each == level]

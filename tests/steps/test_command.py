@@ -32,12 +32,15 @@ async def test_lines_are_said_while_the_command_runs(plain: Command, tmp_path: P
     fifo = tmp_path / "go"
     os.mkfifo(fifo)
 
-    async def emit(level: str, lines: list[str]) -> None:
-        if lines == ["first"]:
-            await asyncio.to_thread(fifo.write_text, "now\n")
+    class Answering(Said):
+        def at_once(self, level: str, lines: list[str]) -> bool:
+            if lines == ["first"]:
+                asyncio.get_running_loop().run_in_executor(None, fifo.write_text, "now\n")
+            return super().at_once(level, lines)
 
     async with asyncio.timeout(20):
-        outcome = await plain.run(attempt(shell(f"echo first; read word < {fifo}; echo $word"), emit=emit))
+        script = f"echo first; read word < {fifo}; echo $word"
+        outcome = await plain.run(attempt(shell(script), emit=Answering()))
     assert outcome.document["stdout"] == "first\nnow\n"
 
 
@@ -148,14 +151,19 @@ async def test_what_does_not_fit_into_an_event_is_replaced_by_its_length(plain: 
 async def test_a_slow_reader_slows_the_command_and_loses_nothing(plain: Command, tmp_path: Path) -> None:
     progress = tmp_path / "progress"
     script = f'i=0; while [ $i -lt 400 ]; do head -c 4096 /dev/zero | tr "\\0" x; echo; i=$((i+1)); echo $i > {progress}; done'
-    gate, said = asyncio.Event(), Said()
+    gate = asyncio.Event()
 
-    async def emit(level: str, lines: list[str]) -> None:
-        await gate.wait()
-        await said(level, lines)
+    class Full(Said):
+        def at_once(self, level: str, lines: list[str]) -> bool:
+            super().at_once(level, lines)
+            return gate.is_set()
 
+        async def room(self) -> None:
+            await gate.wait()
+
+    said = Full()
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
-        running = group.create_task(plain.run(attempt(shell(script), emit=emit)))
+        running = group.create_task(plain.run(attempt(shell(script), emit=said)))
         seen = -1
         while True:  # until the command no longer gets on
             await asyncio.sleep(0.3)

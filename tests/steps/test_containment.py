@@ -51,10 +51,10 @@ class Ready(Said):
         super().__init__()
         self.event = asyncio.Event()
 
-    async def __call__(self, level: str, lines: list[str]) -> None:
-        await super().__call__(level, lines)
+    def at_once(self, level: str, lines: list[str]) -> bool:
         if "ready" in lines:
             self.event.set()
+        return super().at_once(level, lines)
 
 
 @pytest.mark.parametrize("escape", ESCAPES)
@@ -168,14 +168,16 @@ import asyncio, sys
 from service.steps import Attempt
 from service.steps.command import Command
 
-async def emit(level, lines):
-    print(*lines, sep="\\n", flush=True)
+class Emit:
+    def at_once(self, level, lines):
+        print(*lines, sep="\\n", flush=True)
+        return True
 
 async def main():
     step = Command(commands=frozenset({"*"}), output_bytes_max=10_000_000, wanted=sys.argv[1])
     print(step.containment(), flush=True)
     config = {"command": "sh", "args": ["-c", sys.argv[2]]}
-    await asyncio.gather(*(step.run(Attempt(config, 1, "k", 0, emit)) for _ in range(3)))
+    await asyncio.gather(*(step.run(Attempt(config, 1, "k", 0, Emit())) for _ in range(3)))
 
 asyncio.run(main())
 """
