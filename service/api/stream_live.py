@@ -20,6 +20,7 @@ from service.wire.parking import Parking
 
 PUSHES_PER_TURN = 128  # then the loop serves others: about a millisecond
 QUICK_FLUSH_S = 0.001  # a flush that takes no longer is not followed by a pause
+KEEPING_UP = 1  # events that may have come during a flush without being a backlog
 PAUSE_MAX_S = 0.05
 
 Key = tuple[str, EventFilter]
@@ -164,7 +165,8 @@ class LiveRuns:
     async def _flush(self, crowd: Crowd, last_seq: int, passing: Sequence[Recorded]) -> None:
         """Push ``passing``; under load the next events are then left to gather for as long as that took.
 
-        The same number of events in fewer and larger writes is what lets a thousand clients keep up.
+        The same number of events in fewer and larger writes is what lets a thousand clients keep up. Before
+        there is a backlog, to wait would only make the last of them late.
         """
         now = monotonic
         began_at = now()
@@ -175,8 +177,10 @@ class LiveRuns:
             await self._push_all(crowd, [watcher], _behind(passing, watcher.after), last_seq)
         took_s = now() - began_at
         self.meter.push_s.observe(took_s)
-        if took_s > QUICK_FLUSH_S and await self._log.wait(crowd.key[0], after=-2) > last_seq:
-            await asyncio.sleep(min(took_s, PAUSE_MAX_S))
+        if took_s > QUICK_FLUSH_S:
+            waiting = await self._log.wait(crowd.key[0], after=-2) - last_seq
+            if waiting > KEEPING_UP:
+                await asyncio.sleep(min(took_s, PAUSE_MAX_S))
 
     async def _push_all(
         self, crowd: Crowd, watchers: Sequence[Watcher], events: Sequence[Recorded], last_seq: int
