@@ -5,7 +5,7 @@ A failed connection is never used again: after an fsync error the kernel may hav
 
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -87,14 +87,14 @@ class Commits:
                 with suppress(Exception):
                     self._store.retire()
 
+    def place(self) -> None:
+        """Give the indexes what they lack, if that is much. Nobody's answer depends on it."""
+        self._tidy(Store.place)
+
     def checkpoint(self) -> None:
         """Empty the WAL into the file."""
         self.look()
-        if self._store is not None and not self._lost:
-            try:
-                self._store.checkpoint()
-            except Exception as error:  # noqa: BLE001
-                self._drop(error)
+        self._tidy(Store.checkpoint)
 
     def probe(self) -> None:
         """Try whether a store that failed works again."""
@@ -114,6 +114,13 @@ class Commits:
         self.look(now=True)
         if self._store is not None:
             (self._store.give_up if self._lost else self._store.close)()
+
+    def _tidy(self, work: Callable[[Store], None]) -> None:
+        if self._store is not None and not self._lost:
+            try:
+                work(self._store)
+            except Exception as error:  # noqa: BLE001  as after a commit that failed
+                self._drop(error)
 
     def _look_for(self, staged: Sequence[Staged], error: Exception) -> bool | None:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in NEVER_STORED:

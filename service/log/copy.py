@@ -129,6 +129,7 @@ class Copy:
         try:
             staged = self._store.stage(appends)
             self._store.commit()
+            self._store.place()
             os.fdatasync(self._file)
         except (sqlite3.Error, OSError) as error:
             raise LogUnavailable(f"the copy cannot be written: {error}") from error

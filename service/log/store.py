@@ -26,7 +26,7 @@ from service.log.wal import flush_names, last_to_close, lengthen, write_afresh
 HEADS_MAX = 20_000  # streams whose last seq and chain head are kept in memory, about 300 bytes each
 HEADS_KEPT = HEADS_MAX * 15 // 16  # when there are more; to let one go, its row has to be up to date
 BUSY_TIMEOUT_S = 5.0  # how long a foreign connection may hold the file before an append fails
-UNPLACED_MAX = 2_000  # events that no index has yet: for each, a commit is held up by 2 to 4 us once
+UNPLACED_MAX = 2_000  # events that no index has yet: for each, the next commit waits 2 to 4 us once
 UNPLACED_BYTES_MAX = 512 * 1024
 ROWS_MAX = 512  # of one INSERT
 ROWS_EXACT = 128  # up to here a statement for each number of rows, then of multiples; all stay prepared
@@ -185,13 +185,8 @@ class Store:
 
     def commit(self) -> None:
         """Make what is staged durable: by one statement if that is enough, as each waits for the GIL."""
-        placing = (
-            self._unplaced > UNPLACED_MAX
-            or self._unplaced_bytes > UNPLACED_BYTES_MAX
-            or len(self._heads) > HEADS_MAX
-        )
         events = self._events
-        alone = not (placing or self._new_streams or self._new_types) and len(events) <= ROWS_EXACT
+        alone = not (self._new_streams or self._new_types) and len(events) <= ROWS_EXACT
         if not alone:
             self._db.execute("BEGIN IMMEDIATE")
         self._insert("INSERT INTO types VALUES ", self._new_types)
@@ -200,12 +195,17 @@ class Store:
         self._new_types.clear()
         self._unplaced += len(events)
         self._unplaced_bytes += self.staged_bytes
-        if placing:
-            self._place()
-            while len(self._heads) > HEADS_KEPT:
-                self._heads.popitem(last=False)
         if not alone:
             self._db.execute("COMMIT")
+
+    def place(self) -> None:
+        """Give the indexes what they lack, if that is much; between two commits, as no answer needs it."""
+        many_heads = len(self._heads) > HEADS_MAX
+        if many_heads or self._unplaced > UNPLACED_MAX or self._unplaced_bytes > UNPLACED_BYTES_MAX:
+            self._place()
+        if many_heads:
+            while len(self._heads) > HEADS_KEPT:
+                self._heads.popitem(last=False)
 
     def holds(self, events: Sequence[Recorded]) -> bool:
         """Say whether exactly these events of one append are stored: the chain's head covers every byte."""
@@ -218,18 +218,18 @@ class Store:
 
         Each stream's row knows its end there: should the file lose its last page, that is noticed.
         """
-        self._place_apart()
+        self._place_all()
         self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def retire(self) -> None:
         """Leave as much in the file, and as little in the WAL, as can be: its names lead elsewhere now."""
-        self._place_apart()
+        self._place_all()
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     def close(self) -> None:
         """Release the file; the last connection to close empties the WAL."""
         try:
-            self._place_apart()
+            self._place_all()
         except sqlite3.Error:
             self.give_up()
             return
@@ -246,7 +246,7 @@ class Store:
                 self._last.close()
 
     def _load(self) -> None:
-        self._place_apart()
+        self._place_all()
         self._heads: OrderedDict[str, Head] = OrderedDict()
         types = self._db.execute("SELECT id, name FROM types").fetchall()
         self._types = {name: (number, label(name)) for number, name in types}
@@ -258,15 +258,15 @@ class Store:
         self._new_types: list[tuple[int, str]] = []  # for the next commit
         self.last_of = {name: position or 0 for name, position in self._db.execute(LAST_OF_TYPES).fetchall()}
 
-    def _place_apart(self) -> None:
+    def _place_all(self) -> None:
         if self._one(f"SELECT count(*) {UNPLACED}"):
-            self._db.execute("BEGIN IMMEDIATE")
             self._place()
-            self._db.execute("COMMIT")
 
     def _place(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
         for statement in PLACE:
             self._db.execute(statement)
+        self._db.execute("COMMIT")
         self._unplaced = self._unplaced_bytes = 0
 
     def _insert(self, into: str, rows: Sequence[tuple[Any, ...]]) -> None:

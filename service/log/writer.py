@@ -75,6 +75,7 @@ class Writer(Generic[Ticket]):
             if group:
                 staged = self._commits.commit(group)
                 self._report([(request.ticket, done) for request, done in zip(group, staged, strict=True)])
+                self._commits.place()
                 self._keep_wal_short()
             elif self._commits.unavailable:
                 self._commits.probe()

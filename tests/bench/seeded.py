@@ -115,6 +115,7 @@ def _writing(path: Path) -> Iterator[Callable[[Seed, list[NewEvent]], None]]:
         stream = f"run/{seed.run_id}"
         (staged,) = store.stage([Append(stream, frame, seqs[stream] - 1, check_append(frame))])
         store.commit()
+        store.place()
         assert staged.events, staged.answer
         seqs[stream] += len(frame)
         written += len(frame)
