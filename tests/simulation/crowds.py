@@ -58,7 +58,7 @@ class Connection:
         return await self.inbox.get()
 
     async def send(self, message: dict[str, Any]) -> None:
-        if message["type"] == "websocket.close":
+        if message["type"] == "websocket.close" and not self.left:
             self.closed = message["code"]
         if "preframed" not in message or (self.left and message["type"] == "websocket.accept"):
             return
