@@ -10,7 +10,7 @@ from service.steps.documents import Document, decode_body, recorded
 from service.steps.lines import LineSplitter
 from service.steps.pipe import Pipe
 
-LINES_AT_ONCE_MAX = 500  # to mask them takes the loop a millisecond
+LINES_AT_ONCE_MAX = 500  # to mask and record more would hold up others
 KEPT_BYTES_MAX = 1024 * 1024  # of stdout and of stderr each, for the document; more is only counted
 SIGNAL_EXIT_BASE = 128  # exitCode of a command that a signal ended, as shells count
 _NAMED = ("stdout", "stderr", "exitCode", "stdoutBytes", "stderrBytes")

@@ -9,9 +9,9 @@ import pytest
 from service.domain.decide import Ended
 from service.domain.definition import parse_definition
 from service.engine.attempt import perform
+from service.engine.inbox import Inbox
 from service.engine.secrets import Masking
 from service.steps.http import Http
-from tests.steps.attempts import Said
 
 ANSWERS_AFTER_S = 0.5
 
@@ -42,7 +42,7 @@ async def performed(step: dict[str, Any]) -> Ended:
     try:
         async with asyncio.timeout(20):
             return await perform(
-                http, spec, {}, masking, number=1, run_id="r", elapsed_ms=0, say=Said(), trace={}
+                http, spec, {}, masking, number=1, run_id="r", elapsed_ms=0, inbox=Inbox(), trace={}
             )
     finally:
         await http.close()
