@@ -14,23 +14,18 @@ from service.domain.expressions import ExpressionFailed
 from service.domain.run import INTERNAL_ERROR
 from service.engine.inbox import Inbox
 from service.engine.secrets import Masking
-from service.steps import Attempt, Outcome, Step
+from service.steps import Attempt, Emit, Outcome, Step
 
 diagnostics = structlog.get_logger("tailrace.engine")
 
 
-class Saying:
+class Saying(Emit):
     """What an attempt of ``step_id`` says: into its run's ``inbox``, with every secret masked."""
 
     def __init__(self, inbox: Inbox, step_id: str, masking: Masking) -> None:
         self._inbox = inbox
         self._step_id = step_id
         self._masking = masking
-
-    async def __call__(self, level: Level, lines: Sequence[str]) -> None:
-        """Record ``lines``, and return once the run can take more."""
-        if not self.at_once(level, lines):
-            await self.room()
 
     def at_once(self, level: Level, lines: Sequence[str]) -> bool:
         """Record ``lines``; where it returns False, there is no more ``room``."""

@@ -218,18 +218,18 @@ class Store:
 
         Each stream's row knows its end there: should the file lose its last page, that is noticed.
         """
-        self._place_all()
+        self._place_any()
         self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def retire(self) -> None:
         """Leave as much in the file, and as little in the WAL, as can be: its names lead elsewhere now."""
-        self._place_all()
+        self._place_any()
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     def close(self) -> None:
         """Release the file; the last connection to close empties the WAL."""
         try:
-            self._place_all()
+            self._place_any()
         except sqlite3.Error:
             self.give_up()
             return
@@ -246,7 +246,7 @@ class Store:
                 self._last.close()
 
     def _load(self) -> None:
-        self._place_all()
+        self._place_any()
         self._heads: OrderedDict[str, Head] = OrderedDict()
         types = self._db.execute("SELECT id, name FROM types").fetchall()
         self._types = {name: (number, label(name)) for number, name in types}
@@ -258,7 +258,7 @@ class Store:
         self._new_types: list[tuple[int, str]] = []  # for the next commit
         self.last_of = {name: position or 0 for name, position in self._db.execute(LAST_OF_TYPES).fetchall()}
 
-    def _place_all(self) -> None:
+    def _place_any(self) -> None:
         if self._one(f"SELECT count(*) {UNPLACED}"):
             self._place()
 

@@ -17,7 +17,8 @@ class Emit(Protocol):
 
     async def __call__(self, level: Level, lines: Sequence[str]) -> None:
         """Record ``lines``, and return once the run can take more."""
-        ...
+        if not self.at_once(level, lines):
+            await self.room()
 
     def at_once(self, level: Level, lines: Sequence[str]) -> bool:
         """Record ``lines``; where it returns False, say no more until there is ``room``."""

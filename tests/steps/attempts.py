@@ -2,18 +2,15 @@
 
 from typing import Any
 
-from service.steps import Attempt
+from service.steps import Attempt, Emit
 
 
-class Said:
+class Said(Emit):
     """Keeps what a step emits, and the size of each call."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, str]] = []
         self.calls: list[int] = []
-
-    async def __call__(self, level: str, lines: list[str]) -> None:
-        self.at_once(level, lines)
 
     def at_once(self, level: str, lines: list[str]) -> bool:
         self.calls.append(len(lines))

@@ -165,10 +165,10 @@ async def test_a_crowd_of_forks_is_caught(command: Command, mark: str, survivors
 
 SERVICE = """
 import asyncio, sys
-from service.steps import Attempt
+from service.steps import Attempt, Emit
 from service.steps.command import Command
 
-class Emit:
+class Printing(Emit):
     def at_once(self, level, lines):
         print(*lines, sep="\\n", flush=True)
         return True
@@ -177,7 +177,7 @@ async def main():
     step = Command(commands=frozenset({"*"}), output_bytes_max=10_000_000, wanted=sys.argv[1])
     print(step.containment(), flush=True)
     config = {"command": "sh", "args": ["-c", sys.argv[2]]}
-    await asyncio.gather(*(step.run(Attempt(config, 1, "k", 0, Emit())) for _ in range(3)))
+    await asyncio.gather(*(step.run(Attempt(config, 1, "k", 0, Printing())) for _ in range(3)))
 
 asyncio.run(main())
 """
